@@ -1,0 +1,132 @@
+#include "common/log.h"
+#include "common/buf.h"
+#include "common/clock.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { ACCESS_FLUSH = 32 * 1024 };
+
+static struct {
+    enum log_level level;
+    bool json;
+    char role[24];
+    int access_fd;
+    struct buf access;
+} state = {.level = LOG_INFO, .role = "ragd", .access_fd = -1};
+
+static const char *const names[] = {"error", "warn", "info", "debug"};
+
+void log_init(enum log_level level, bool json, const char *role)
+{
+    state.level = level;
+    state.json = json;
+    snprintf(state.role, sizeof state.role, "%s", role);
+    state.access.n = 0; /* after a fork: what the parent has collected is the parent's to write */
+}
+
+void log_set_level(enum log_level level)
+{
+    state.level = level;
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level <= state.level;
+}
+
+/* A log that cannot be written has nowhere to complain: the line is dropped. */
+static void write_all(int fd, const char *p, size_t n)
+{
+    while (n) {
+        ssize_t r = write(fd, p, n);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0)
+            return;
+        p += r;
+        n -= (size_t)r;
+    }
+}
+
+static void json_text(struct buf *b, const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        if (c == '"' || c == '\\') {
+            buf_ch(b, '\\');
+            buf_ch(b, (char)c);
+        } else if (c < 0x20 || c == 0x7f) {
+            buf_printf(b, "\\u%04x", c);
+        } else {
+            buf_ch(b, (char)c);
+        }
+    }
+}
+
+void log_msg(enum log_level level, const char *fmt, ...)
+{
+    char msg[2048], stamp[CLOCK_RFC3339_LEN];
+    struct buf b = {0};
+    va_list ap;
+    if (!log_enabled(level))
+        return;
+    va_start(ap, fmt);
+    int len = vsnprintf(msg, sizeof msg, fmt, ap);
+    va_end(ap);
+    size_t n = len < 0 ? 0 : (size_t)len < sizeof msg ? (size_t)len : sizeof msg - 1;
+    n = str_utf8_valid_prefix((struct str){msg, n});
+    clock_rfc3339(stamp, clock_wall_us());
+    if (state.json) {
+        buf_printf(&b, "{\"ts\":\"%.*s\",\"level\":\"%s\",\"role\":\"%s\",\"pid\":%d,\"msg\":\"",
+                   CLOCK_RFC3339_LEN, stamp, names[level], state.role, (int)getpid());
+        json_text(&b, msg, n);
+        buf_lit(&b, "\"}\n");
+    } else {
+        for (size_t i = 0; i < n; i++)
+            if ((unsigned char)msg[i] < 0x20 || msg[i] == 0x7f)
+                msg[i] = ' '; /* a value from outside must not forge a line */
+        buf_printf(&b, "%.*s %-5s [%s %d] %.*s\n", CLOCK_RFC3339_LEN, stamp, names[level], state.role,
+                   (int)getpid(), (int)n, msg);
+    }
+    write_all(STDERR_FILENO, b.p, b.n);
+    buf_fini(&b);
+}
+
+void log_err(enum log_level level, const char *what, const struct err *e)
+{
+    if (e->log[0])
+        log_msg(level, "%s: %s (%s)", what, e->msg, e->log);
+    else
+        log_msg(level, "%s: %s", what, e->msg);
+}
+
+void log_access_open(int fd)
+{
+    state.access_fd = fd;
+}
+
+bool log_access_on(void)
+{
+    return state.access_fd >= 0;
+}
+
+void log_access(struct str line)
+{
+    if (state.access_fd < 0)
+        return;
+    buf_str(&state.access, line);
+    buf_ch(&state.access, '\n');
+    if (state.access.n >= ACCESS_FLUSH)
+        log_flush();
+}
+
+void log_flush(void)
+{
+    if (!state.access.n)
+        return;
+    if (state.access_fd >= 0)
+        write_all(state.access_fd, state.access.p, state.access.n);
+    state.access.n = 0;
+}

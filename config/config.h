@@ -1,0 +1,68 @@
+/* Configuration. One immutable object, built from the table in keys.def by layers: default < file < environment <
+ * command line. Every error names key, file, line and column, or the environment name, and the remedy. The object
+ * is read-only for everyone and lives as long as a generation of workers. */
+#pragma once
+#include "common/buf.h"
+#include "common/err.h"
+
+struct config_list {
+    char **v;
+    int n;
+};
+
+#define CONFIG_C_INT    int64_t
+#define CONFIG_C_SIZE   int64_t
+#define CONFIG_C_TIME   int64_t
+#define CONFIG_C_AUTO   int64_t
+#define CONFIG_C_BOOL   bool
+#define CONFIG_C_ENUM   int
+#define CONFIG_C_STR    const char *
+#define CONFIG_C_SECRET const char *
+#define CONFIG_C_LIST   struct config_list
+
+enum config_key {
+#define SECTION(section, doc)
+#define KEY(section, name, type, def, min, max, env, apply, doc) KEY_##section##_##name,
+#include "config/keys.def"
+#undef KEY
+    KEY_COUNT
+};
+
+struct config_origin; /* where each value came from, for `dump`, `diff` and messages */
+
+struct config {
+#define KEY(section, name, type, def, min, max, env, apply, doc) CONFIG_C_##type section##_##name;
+#include "config/keys.def"
+#undef KEY
+#undef SECTION
+    struct config_origin *origin;
+    char *file; /* path given with -c, or NULL */
+};
+
+/* What the command line says. */
+struct config_args {
+    const char *file;       /* -c FILE; NULL: none */
+    const char *const *set; /* --set section.key=value, in order */
+    int n_set;
+    char *const *environ; /* NULL: none */
+    const char
+        *dotenv; /* a file of NAME=value lines that stand in for absent environment names; NULL: none */
+};
+
+/* On success *out is the caller's, ended with config_free(). Errors: ERR_VALIDATION with "file:line:col: …". */
+must_use int config_load(const struct config_args *args, struct config **out, struct err *e);
+void config_free(struct config *cfg);
+
+/* Effective configuration as YAML, secrets redacted, each line with its origin as a comment. */
+void config_dump(const struct config *cfg, struct buf *out);
+void config_dump_json(const struct config *cfg, struct buf *out);
+/* The annotated example file, all keys at their defaults; tests compare it with config/ragd.example.yaml. */
+void config_example(struct buf *out);
+/* The reference table of all keys as Markdown, for the README. */
+void config_reference(struct buf *out);
+/* Value of one key as text. For SECRETs the redacted form. */
+void config_text(const struct config *cfg, enum config_key key, struct buf *out);
+const char *config_key_name(enum config_key key); /* "server.bind" */
+
+/* A database URL with its password replaced, for logs. */
+void config_redact_url(const char *url, struct buf *out);

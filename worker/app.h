@@ -1,0 +1,14 @@
+/* The wiring of one worker: what role_http.c, role_ingest.c and cli/ make at start and everything above the stores
+ * is handed. Owned by the role. */
+#pragma once
+#include "common/heritage.h"
+#include "config/config.h"
+#include "worker/store/store.h"
+
+struct app {
+    const struct config *cfg;
+    const struct heritage *heritage; /* NULL in one-shot commands */
+    struct store *store;
+    int jobs_fd; /* -1: nobody to wake */
+    bool draining;
+};

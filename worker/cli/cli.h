@@ -1,0 +1,11 @@
+/* Commands that touch data. Each is a one-shot worker: its own loop, store and fibers, no master. */
+#pragma once
+#include "config/config.h"
+
+struct cli_command {
+    const char *name, *args, *summary;
+    const char *help; /* everything that `ragd NAME --help` prints below the usage line */
+    int (*run)(int argc, char **argv,
+               const struct config *cfg); /* argv[0] is the command; returns the exit code */
+};
+extern const struct cli_command cli_commands[]; /* ends with a zeroed entry */

@@ -1,0 +1,343 @@
+/* The store: collections, documents, their bytes, chunks and jobs. The source of truth; every change is one
+ * transaction. The interface is a list of verbs on the domain, not SQL. Two products stand behind it (sqlite_*.c,
+ * pg_*.c), chosen by database.url, with one suite of contract tests.
+ *
+ * All verbs may suspend. Results live in the arena that the caller gives. Errors: ERR_NOT_FOUND for an object that is
+ * not there, ERR_VERSION for a failed `if_version`, ERR_NAME_TAKEN, ERR_CONFLICT, ERR_BUSY as each verb says;
+ * ERR_NOT_READY when the database cannot be reached, ERR_OVERLOADED when too many calls wait, ERR_STORAGE_FULL,
+ * ERR_DEADLINE, ERR_CANCELED anywhere. A write that reports an error other than ERR_NOT_READY has not happened;
+ * ERR_NOT_READY on a write says in `log` whether it may have.
+ *
+ * The creation time of an object is the time in its id (UUIDv7), so ids are also the paging order. `version` counts
+ * changes of the object as a client sees it (it is the ETag); for documents `content_version` counts its files. */
+#pragma once
+#include "common/arena.h"
+#include "common/err.h"
+#include "common/uuid.h"
+#include "config/config.h"
+#include "worker/fiber/fiber.h"
+#include "worker/io/crypto.h"
+#include "worker/store/filter.h"
+
+struct store;
+struct pg_budget;
+
+enum { STORE_PART = 1 << 20 }; /* bytes of files are kept in parts of this size */
+
+/* ---- paging ---- */
+struct store_page {
+    int limit;
+    bool ascending; /* default: newest first */
+    bool has_after, has_before;
+    struct uuid after,
+        before; /* exclusive, in the direction of the listing; ids that no longer exist are fine */
+};
+
+/* ---- collections ---- */
+struct store_collection {
+    struct uuid id;
+    int64_t no; /* small number by which chunks name their collection; never reused */
+    struct str name, description,
+        language;        /* language: a stemmer's name, "none", or "" for ingest.language */
+    struct str metadata; /* JSON object, as text */
+    struct str chunking; /* JSON object, as text; "{}" = defaults */
+    int64_t version, updated_us;
+    int64_t documents, failed, bytes; /* counts, exact */
+    int64_t chunks, tokens;           /* of ready documents; what BM25 needs: N and the sum of lengths */
+};
+struct store_collection_patch { /* set_* says which members change */
+    bool set_name, set_description, set_language, set_metadata, set_chunking;
+    struct str name, description, language, chunking;
+    struct str metadata; /* the whole new object: merging is done by the caller under if_version */
+};
+
+/* ---- documents ---- */
+#define DOCUMENT_STATES(X) \
+    X(queued) X(parsing) X(chunking) X(embedding) X(indexing) X(ready) X(failed) X(cancelled)
+enum document_state {
+#define X(name) DOCUMENT_##name,
+    DOCUMENT_STATES(X)
+#undef X
+        DOCUMENT_STATE_COUNT
+};
+const char *document_state_name(enum document_state s);
+bool document_state_parse(struct str s, enum document_state *out);
+
+struct store_document {
+    struct uuid id, collection;
+    int64_t no;             /* rowid of the document; chunks are numbered no << 20 | ordinal */
+    struct str external_id; /* "" = none; unique within the collection */
+    struct str filename, title, mime, language;
+    struct str metadata; /* JSON object, as text */
+    struct str tags;     /* JSON array of strings, as text */
+    struct sha256 sha256;
+    int64_t bytes, pages, chunks, tokens;
+    enum document_state state;
+    int progress_done, progress_total;
+    struct str error_code, error_stage, error_message; /* "" = none */
+    int error_page;                                    /* 0 = unknown */
+    int64_t version, content_version, updated_us;
+    struct uuid job; /* the newest job of this document */
+};
+
+enum store_duplicate { DUP_SKIP, DUP_LINK, DUP_VERSION, DUP_REJECT };
+
+struct store_document_new {
+    struct uuid collection;
+    struct str external_id, filename, title, mime, language, metadata, tags;
+    struct sha256 sha256;
+    int64_t bytes;
+    struct str
+        inline_bytes; /* the file when it is at most STORE_PART long; otherwise empty and its parts were put before */
+    /* What to do when the collection has a document of the same bytes. SKIP: answer that one. LINK: a second document
+     * of the same file. VERSION: count it as a new version of that document (its bytes are the same, so only its
+     * filename, title, metadata and tags change). REJECT: ERR_CONFLICT naming the document. */
+    enum store_duplicate on_duplicate;
+    bool by_external_id; /* upsert: see store_document_create */
+    int64_t if_version;  /* upsert: 0 = any */
+};
+enum store_created { STORE_CREATED, STORE_DUPLICATE, STORE_UPDATED, STORE_UNCHANGED };
+
+struct store_document_patch {
+    bool set_title, set_metadata, set_tags, set_language;
+    struct str title, metadata, tags, language;
+};
+
+struct store_document_query {
+    struct uuid collection;
+    bool has_state, has_sha256;
+    enum document_state state;
+    struct sha256 sha256;
+    struct str tag, external_id; /* "" = any */
+    struct str q; /* substring of title, filename or external_id, case-insensitive (ASCII); "" = any */
+    const struct filter *filter; /* NULL = any */
+    struct store_page page;
+};
+
+struct store_version {
+    int64_t version, bytes;
+    struct sha256 sha256;
+    struct str filename, mime;
+    int64_t created_us;
+};
+
+/* ---- chunks and the lexical index ---- */
+struct store_chunk_new {
+    struct str text;
+    struct str
+        terms; /* analysed terms in order of position, separated by one space: what the lexical index holds */
+    struct str headings; /* JSON array of strings */
+    struct sha256 sha256;
+    int tokens; /* number of terms' positions: the length that BM25 uses */
+    int page;   /* 0 = none */
+    int64_t char_start, char_end, byte_start, byte_end; /* in the document's text */
+};
+struct store_chunk {
+    struct uuid id; /* UUIDv5-like, stable: derived from document, content_version and ordinal */
+    struct uuid document;
+    int64_t no; /* document's no << 20 | ordinal */
+    int ordinal, tokens, page;
+    struct str text, headings;
+    struct sha256 sha256;
+    int64_t char_start, char_end, byte_start, byte_end;
+};
+
+/* One chunk that holds at least one of the terms of a search. */
+struct store_candidate {
+    int64_t no;
+    int32_t length; /* tokens */
+    uint16_t tf[];  /* one for each term */
+};
+struct store_candidates {
+    size_t n, stride; /* of entries; bytes from one to the next */
+    char *entries;
+    bool truncated; /* `max` was reached */
+};
+static inline struct store_candidate *store_candidate_at(const struct store_candidates *c, size_t i)
+{
+    return (struct store_candidate *)(void *)(c->entries + i * c->stride);
+}
+
+/* ---- jobs ---- */
+#define JOB_STATES(X) X(queued) X(running) X(succeeded) X(failed) X(cancelled)
+enum job_state {
+#define X(name) JOB_##name,
+    JOB_STATES(X)
+#undef X
+        JOB_STATE_COUNT
+};
+const char *job_state_name(enum job_state s);
+bool job_state_parse(struct str s, enum job_state *out);
+
+struct store_job {
+    struct uuid id;
+    struct str type; /* "ingest", "delete_collection", "delete_documents" */
+    enum job_state state;
+    bool has_document, has_collection, cancel_requested;
+    struct uuid document, collection;
+    struct str payload; /* JSON object: arguments of the type */
+    struct str stage;
+    int64_t done, total;
+    int attempts;
+    struct str error_code, error_stage, error_message;
+    int64_t run_after_us, lease_expires_us, started_us, finished_us, updated_us;
+};
+struct store_job_query {
+    bool has_state, has_collection, has_document;
+    enum job_state state;
+    struct uuid collection, document;
+    struct str type; /* "" = any */
+    struct store_page page;
+};
+/* How a lease holder ends its try. All of it is one transaction, and happens only if the lease is still his. */
+struct store_index_commit {
+    const struct store_chunk_new *chunks;
+    size_t n;
+    int64_t
+        content_version; /* of the document when it was read; another one now: ERR_CONFLICT, the job is put back */
+    struct str text;                  /* extracted text, what spans point into; kept for GET …/text */
+    struct str title, language, mime; /* as found by extraction; "" keeps what the document has */
+    int64_t pages;
+};
+
+/* ---- idempotency keys ---- */
+struct store_idempotency {
+    struct sha256 key, request; /* hash of credential, method, path and key; hash of the body */
+    int status;                 /* 0: the first request is still running */
+    struct str content_type, body, location, etag;
+    int64_t created_us;
+};
+
+struct store_ops {
+    const char *name; /* "sqlite", "postgresql" */
+    void (*free)(struct store *);
+    /* Reachable and of a schema that this release understands? For /readyz. ERR_NOT_READY says what is wrong. */
+    suspends int (*check)(struct store *, struct err *);
+    /* Applies the migrations that are missing, under a lock. *applied: how many. */
+    suspends int (*migrate)(struct store *, int *applied, struct err *);
+
+    suspends int (*collection_create)(struct store *, struct arena *, const struct store_collection *in,
+                                      struct store_collection *out, struct err *);
+    suspends int (*collection_get)(struct store *, struct arena *, const struct uuid *,
+                                   struct store_collection *out, struct err *);
+    suspends int (*collection_by_name)(struct store *, struct arena *, struct str name,
+                                       struct store_collection *out, struct err *);
+    suspends int (*collection_list)(struct store *, struct arena *, const struct store_page *,
+                                    struct store_collection **out, size_t *n, bool *more, struct err *);
+    suspends int (*collection_patch)(struct store *, struct arena *, const struct uuid *,
+                                     const struct store_collection_patch *, int64_t if_version,
+                                     struct store_collection *out, struct err *);
+    /* Hides the collection at once and queues a job that removes its documents. */
+    suspends int (*collection_delete)(struct store *, struct arena *, const struct uuid *, int64_t if_version,
+                                      struct store_job *job, struct err *);
+    /* One step of that job: removes up to `max` documents, or the collection itself when none is left (*left = 0). */
+    suspends int (*collection_purge)(struct store *, const struct uuid *, int max, int64_t *left,
+                                     struct err *);
+
+    /* A part of a file longer than STORE_PART; idempotent. Parts nobody refers to vanish by file_sweep(). */
+    suspends int (*file_put_part)(struct store *, const struct sha256 *, int part, struct str bytes,
+                                  struct err *);
+    /* One part, at most STORE_PART bytes. */
+    suspends int (*file_get_part)(struct store *, struct arena *, const struct sha256 *, int part,
+                                  struct str *out, struct err *);
+    suspends int (*file_sweep)(struct store *, int max, int64_t *removed, struct err *);
+
+    /* Document row, bytes and job in one transaction. With by_external_id: no such document → STORE_CREATED; same bytes
+     * → STORE_UNCHANGED (metadata, title and tags are still taken over, and then it counts as STORE_UPDATED without a
+     * job if they differ); other bytes → a new content_version, STORE_UPDATED with a job. *job is zero where none was made.
+     * ERR_CONFLICT: parts are missing (put them again), or REJECT found a duplicate. */
+    suspends int (*document_create)(struct store *, struct arena *, const struct store_document_new *,
+                                    struct store_document *out, enum store_created *what,
+                                    struct store_job *job, struct err *);
+    suspends int (*document_get)(struct store *, struct arena *, const struct uuid *,
+                                 struct store_document *out, struct err *);
+    suspends int (*document_by_external_id)(struct store *, struct arena *, const struct uuid *collection,
+                                            struct str external_id, struct store_document *out, struct err *);
+    suspends int (*document_list)(struct store *, struct arena *, const struct store_document_query *,
+                                  struct store_document **out, size_t *n, bool *more, struct err *);
+    suspends int (*document_patch)(struct store *, struct arena *, const struct uuid *,
+                                   const struct store_document_patch *, int64_t if_version,
+                                   struct store_document *out, struct err *);
+    suspends int (*document_delete)(struct store *, const struct uuid *, int64_t if_version, struct err *);
+    suspends int (*document_versions)(struct store *, struct arena *, const struct uuid *,
+                                      struct store_version **out, size_t *n, struct err *);
+    suspends int (*document_text)(struct store *, struct arena *, const struct uuid *, struct str *out,
+                                  struct err *); /* ERR_CONFLICT: not ready */
+    suspends int (*document_chunks)(struct store *, struct arena *, const struct uuid *, int from_ordinal,
+                                    int limit, struct store_chunk **out, size_t *n, struct err *);
+    suspends int (*chunk_get)(struct store *, struct arena *, const struct uuid *, struct store_chunk *out,
+                              struct err *);
+    /* A new job for a document as it is; ERR_BUSY while one is queued or running. */
+    suspends int (*document_reprocess)(struct store *, struct arena *, const struct uuid *,
+                                       struct store_job *job, struct err *);
+    /* Numbers (`no`) of the documents of a collection that match; sorted ascending. */
+    suspends int (*document_match)(struct store *, struct arena *, const struct uuid *collection,
+                                   const struct filter *, int64_t **out, size_t *n, struct err *);
+    /* Removes up to `max` matching documents; *left: how many remain. */
+    suspends int (*document_delete_matching)(struct store *, const struct uuid *collection,
+                                             const struct filter *, int max, int64_t *left, struct err *);
+    suspends int (*document_count_matching)(struct store *, const struct uuid *collection,
+                                            const struct filter *, int64_t *n, struct err *);
+
+    /* Every chunk of the collection that holds at least one of the terms, in ascending order of `no`. */
+    suspends int (*search_candidates)(struct store *, struct arena *, const struct store_collection *,
+                                      const struct str *terms, size_t n, size_t max,
+                                      struct store_candidates *out, struct err *);
+    /* Chunks by number with their documents, in the order asked for; a number that is gone leaves a zero `no`. */
+    suspends int (*search_fetch)(struct store *, struct arena *, const int64_t *nos, size_t n,
+                                 struct store_chunk *chunks, struct store_document *documents, struct err *);
+
+    suspends int (*job_create)(struct store *, struct arena *, struct str type, const struct uuid *collection,
+                               struct str payload, struct store_job *out, struct err *);
+    suspends int (*job_get)(struct store *, struct arena *, const struct uuid *, struct store_job *out,
+                            struct err *);
+    suspends int (*job_list)(struct store *, struct arena *, const struct store_job_query *,
+                             struct store_job **out, size_t *n, bool *more, struct err *);
+    /* queued → cancelled at once; running → asks its worker to stop. ERR_CONFLICT when it is over. */
+    suspends int (*job_cancel)(struct store *, struct arena *, const struct uuid *, struct store_job *out,
+                               struct err *);
+    suspends int (*job_retry)(struct store *, struct arena *, const struct uuid *, struct store_job *out,
+                              struct err *); /* failed or cancelled only */
+    suspends int (*job_counts)(struct store *, int64_t counts[JOB_STATE_COUNT], struct err *);
+
+    /* The oldest job that is due, now leased to `owner` until now + lease: queued ones, and running ones whose lease has
+     * run out (their attempt counts). *found = false: none. A job out of attempts is failed by the taker (jobs/). */
+    suspends int (*job_lease)(struct store *, struct arena *, const struct uuid *owner, int64_t lease_us,
+                              struct store_job *out, bool *found, struct err *);
+    /* Extends the lease and reports progress, on the document too. ERR_CONFLICT: the lease is lost, give up.
+     * *cancel: somebody asked for an end. */
+    suspends int (*job_renew)(struct store *, const struct uuid *job, const struct uuid *owner,
+                              int64_t lease_us, enum document_state state, struct str stage, int64_t done,
+                              int64_t total, bool *cancel, struct err *);
+    suspends int (*job_commit_index)(struct store *, const struct uuid *job, const struct uuid *owner,
+                                     const struct store_index_commit *, struct err *);
+    suspends int (*job_finish)(struct store *, const struct uuid *job, const struct uuid *owner,
+                               enum job_state state, struct str code, struct str stage, struct str message,
+                               int page, struct err *);
+    suspends int (*job_put_back)(struct store *, const struct uuid *job, const struct uuid *owner,
+                                 int64_t delay_us, bool count_attempt, struct str code, struct str stage,
+                                 struct str message, struct err *);
+
+    /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
+    suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in,
+                                      bool *mine, struct store_idempotency *out, struct err *);
+    suspends int (*idempotency_end)(struct store *, const struct store_idempotency *,
+                                    struct err *); /* status 0: forget it */
+};
+
+struct store {
+    const struct store_ops *ops;
+};
+
+/* Opens the product that database.url names. Connects lazily: a database that is down is no error here, a URL that
+ * makes no sense is (ERR_VALIDATION). The store lives as long as its worker. Embedded databases are migrated. */
+suspends must_use int store_open(const struct config *cfg, struct store **out, struct err *e);
+void store_close(struct store *s); /* NULL accepted */
+
+/* The verbs: store_document_get(s, …) is s->ops->document_get(s, …), counted in the statistics. */
+#define STORE_CALL(s, verb, ...) ((s)->ops->verb((s), ##__VA_ARGS__))
+
+extern const struct store_ops store_sqlite_ops, store_pg_ops;
+suspends must_use int store_sqlite_open(const struct config *cfg, const char *path, struct store **out,
+                                        struct err *e);
+suspends must_use int store_pg_open(const struct config *cfg, struct store **out, struct err *e);
