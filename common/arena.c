@@ -99,8 +99,7 @@ void *arena_alloc(struct arena *a, size_t n)
         size_t size = need + sizeof(struct arena_block);
         struct arena_block *b = block_get(size <= BLOCK ? BLOCK : size);
         poison(b->data, b->size - sizeof *b);
-        if (size > BLOCK / 2 &&
-            a->blocks) { /* a large object goes behind: the current block keeps its space */
+        if (size > BLOCK / 2 && a->blocks) { /* a large object goes behind: the current block keeps its space */
             b->next = a->blocks->next;
             a->blocks->next = b;
             unpoison(b->data, n);

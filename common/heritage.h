@@ -22,7 +22,7 @@ struct heritage {
     uint32_t generation;
     struct listener listen[LISTEN_MAX];
     int n_listen;
-    int jobs_fd; /* eventfd (semaphore, non-blocking) shared by all: written when a job is queued, read by ingest */
+    int jobs_fd;   /* eventfd (semaphore, non-blocking) shared by all: written when a job is queued, read by ingest */
     int master_fd; /* read end of a pipe nobody writes to: EOF means that the master is gone */
     int access_fd; /* access log, -1 = off */
 };

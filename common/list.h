@@ -11,9 +11,8 @@ struct list {
 #define list_entry(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define list_for_each(it, head)       for (struct list *it = (head)->next; it != (head); it = it->next)
 /* The current node may be deleted in the body. */
-#define list_for_each_safe(it, head)                                          \
-    for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
-         it = it##_next, it##_next = it->next)
+#define list_for_each_safe(it, head) \
+    for (struct list *it = (head)->next, *it##_next = it->next; it != (head); it = it##_next, it##_next = it->next)
 
 static inline void list_init(struct list *l)
 {

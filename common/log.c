@@ -79,16 +79,16 @@ void log_msg(enum log_level level, const char *fmt, ...)
     n = str_utf8_valid_prefix((struct str){msg, n});
     clock_rfc3339(stamp, clock_wall_us());
     if (state.json) {
-        buf_printf(&b, "{\"ts\":\"%.*s\",\"level\":\"%s\",\"role\":\"%s\",\"pid\":%d,\"msg\":\"",
-                   CLOCK_RFC3339_LEN, stamp, names[level], state.role, (int)getpid());
+        buf_printf(&b, "{\"ts\":\"%.*s\",\"level\":\"%s\",\"role\":\"%s\",\"pid\":%d,\"msg\":\"", CLOCK_RFC3339_LEN,
+                   stamp, names[level], state.role, (int)getpid());
         json_text(&b, msg, n);
         buf_lit(&b, "\"}\n");
     } else {
         for (size_t i = 0; i < n; i++)
             if ((unsigned char)msg[i] < 0x20 || msg[i] == 0x7f)
                 msg[i] = ' '; /* a value from outside must not forge a line */
-        buf_printf(&b, "%.*s %-5s [%s %d] %.*s\n", CLOCK_RFC3339_LEN, stamp, names[level], state.role,
-                   (int)getpid(), (int)n, msg);
+        buf_printf(&b, "%.*s %-5s [%s %d] %.*s\n", CLOCK_RFC3339_LEN, stamp, names[level], state.role, (int)getpid(),
+                   (int)n, msg);
     }
     write_all(STDERR_FILENO, b.p, b.n);
     buf_fini(&b);

@@ -11,8 +11,7 @@ enum role { ROLE_MASTER, ROLE_HTTP, ROLE_INGEST, ROLE_COUNT };
 const char *role_name(enum role role); /* "http" */
 
 /* FREE → FORKED → BOOTING → READY → DRAINING → EXITED by the owner; HUNG, ABORTING, KILLED by the master. */
-#define WORKER_STATES(X) \
-    X(FREE) X(FORKED) X(BOOTING) X(READY) X(DRAINING) X(EXITED) X(HUNG) X(ABORTING) X(KILLED)
+#define WORKER_STATES(X) X(FREE) X(FORKED) X(BOOTING) X(READY) X(DRAINING) X(EXITED) X(HUNG) X(ABORTING) X(KILLED)
 enum worker_state {
 #define X(name) WORKER_##name,
     WORKER_STATES(X)

@@ -45,8 +45,7 @@ struct config_args {
     const char *const *set; /* --set section.key=value, in order */
     int n_set;
     char *const *environ; /* NULL: none */
-    const char
-        *dotenv; /* a file of NAME=value lines that stand in for absent environment names; NULL: none */
+    const char *dotenv;   /* a file of NAME=value lines that stand in for absent environment names; NULL: none */
 };
 
 /* On success *out is the caller's, ended with config_free(). Errors: ERR_VALIDATION with "file:line:col: …". */

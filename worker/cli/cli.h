@@ -5,7 +5,6 @@
 struct cli_command {
     const char *name, *args, *summary;
     const char *help; /* everything that `ragd NAME --help` prints below the usage line */
-    int (*run)(int argc, char **argv,
-               const struct config *cfg); /* argv[0] is the command; returns the exit code */
+    int (*run)(int argc, char **argv, const struct config *cfg); /* argv[0] is the command; returns the exit code */
 };
 extern const struct cli_command cli_commands[]; /* ends with a zeroed entry */

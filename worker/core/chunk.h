@@ -15,5 +15,5 @@ must_use int chunking_parse(struct arena *a, struct str json, const struct confi
 
 /* ERR_VALIDATION when there would be more than `max_chunks`. Yields to the loop between blocks. */
 suspends must_use int chunk_document(struct arena *a, struct analyzer *an, const struct extracted *x,
-                                     const struct chunking *how, size_t max_chunks,
-                                     struct store_chunk_new **out, size_t *n, struct err *e);
+                                     const struct chunking *how, size_t max_chunks, struct store_chunk_new **out,
+                                     size_t *n, struct err *e);

@@ -57,9 +57,8 @@ struct fiber_queue {
     struct list waiting;
 };
 void fiber_queue_init(struct fiber_queue *q);
-suspends int fiber_queue_wait(struct fiber_queue *q,
-                              const char *why);   /* as fiber_park; leaves the queue in any case */
-bool fiber_queue_wake_one(struct fiber_queue *q); /* false: nobody waits */
+suspends int fiber_queue_wait(struct fiber_queue *q, const char *why); /* as fiber_park; leaves the queue in any case */
+bool fiber_queue_wake_one(struct fiber_queue *q);                      /* false: nobody waits */
 void fiber_queue_wake_all(struct fiber_queue *q);
 bool fiber_queue_empty(const struct fiber_queue *q);
 

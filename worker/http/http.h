@@ -24,16 +24,7 @@ struct app; /* the wiring of a worker: store, config, …; defined in worker/app
 struct http_conn;
 struct route;
 
-enum http_method {
-    HTTP_GET,
-    HTTP_HEAD,
-    HTTP_POST,
-    HTTP_PUT,
-    HTTP_PATCH,
-    HTTP_DELETE,
-    HTTP_OPTIONS,
-    HTTP_METHOD_COUNT
-};
+enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_PUT, HTTP_PATCH, HTTP_DELETE, HTTP_OPTIONS, HTTP_METHOD_COUNT };
 struct str http_method_name(enum http_method m);
 
 struct header {
@@ -55,8 +46,8 @@ struct request {
     struct header *header;
     size_t n_header;
     struct str param[REQUEST_PARAMS]; /* {names} of the route's path, in order, decoded */
-    char id[129];      /* request id: the client's X-Request-Id if it is acceptable, or made here */
-    struct str client; /* address of the client: the peer's, or what a trusted proxy says */
+    char id[129];                     /* request id: the client's X-Request-Id if it is acceptable, or made here */
+    struct str client;                /* address of the client: the peer's, or what a trusted proxy says */
     int64_t start_ns;
     int64_t content_length; /* -1: none given (no body, or chunked) */
     bool chunked;
@@ -65,16 +56,14 @@ struct request {
 };
 
 /* ---- reading ---- */
-struct str request_header(const struct request *r,
-                          struct str name); /* first of that name, or empty with p = NULL */
-bool request_accepts(const struct request *r,
-                     struct str type); /* Accept allows it (RFC 9110 section 12.5.1) */
+struct str request_header(const struct request *r, struct str name); /* first of that name, or empty with p = NULL */
+bool request_accepts(const struct request *r, struct str type);      /* Accept allows it (RFC 9110 section 12.5.1) */
 /* Query parameter, decoded into the arena. false: absent. First of that name; ERR_BAD_REQUEST on a bad escape. */
 bool request_query(struct request *r, struct str name, struct str *out);
 /* All parameters must be among `allowed` (NULL-terminated names); else ERR_VALIDATION naming the stranger. */
 must_use int request_query_only(struct request *r, const char *const *allowed, struct err *e);
-must_use int request_query_int(struct request *r, const char *name, int64_t def, int64_t min, int64_t max,
-                               int64_t *out, struct err *e);
+must_use int request_query_int(struct request *r, const char *name, int64_t def, int64_t min, int64_t max, int64_t *out,
+                               struct err *e);
 
 /* Whether a body follows at all, and its media type without parameters, lower case. */
 bool request_has_body(const struct request *r);
@@ -91,13 +80,11 @@ void body_limit(struct request *r, int64_t max);
 /* ---- multipart/form-data (RFC 7578), streamed ---- */
 struct multipart;
 struct multipart_part {
-    struct str name, filename,
-        content_type; /* filename.p NULL: absent; a path in it is reduced to its last part */
+    struct str name, filename, content_type; /* filename.p NULL: absent; a path in it is reduced to its last part */
 };
 /* NULL with ERR_MEDIA_TYPE or ERR_BAD_REQUEST if the request is none. Belongs to the arena. */
 struct multipart *multipart_open(struct request *r, struct err *e);
-suspends must_use int multipart_next(struct multipart *m, struct multipart_part *out, bool *more,
-                                     struct err *e);
+suspends must_use int multipart_next(struct multipart *m, struct multipart_part *out, bool *more, struct err *e);
 suspends must_use ssize_t multipart_read(struct multipart *m, void *buf, size_t cap,
                                          struct err *e); /* 0: end of part */
 
@@ -107,11 +94,9 @@ struct spool {
     int fd; /* -1: all in mem */
     int64_t size;
 };
-void spool_init(struct spool *s, struct arena *a); /* joins the arena */
-suspends must_use int spool_add(struct spool *s, const void *p, size_t n,
-                                struct err *e); /* ERR_STORAGE_FULL */
-must_use int spool_read(struct spool *s, int64_t offset, void *buf, size_t n,
-                        struct err *e); /* exactly n bytes */
+void spool_init(struct spool *s, struct arena *a);                                            /* joins the arena */
+suspends must_use int spool_add(struct spool *s, const void *p, size_t n, struct err *e);     /* ERR_STORAGE_FULL */
+must_use int spool_read(struct spool *s, int64_t offset, void *buf, size_t n, struct err *e); /* exactly n bytes */
 
 /* ---- replying ---- */
 /* Begins a reply that is built in memory and sent with its length when the handler returns. The buffer is valid until
@@ -130,8 +115,7 @@ must_use int request_if_match(struct request *r, int64_t *version, struct err *e
 /* Streams: length >= 0 is sent as Content-Length, -1 chunked (or until close for 1.0). Writing waits while the client
  * does not read: at most 256 KB are queued for it. A failure after this cannot become an error reply any more: the
  * connection is closed. HEAD: the head is sent, writes are swallowed. */
-suspends must_use int reply_stream(struct request *r, int status, const char *type, int64_t length,
-                                   struct err *e);
+suspends must_use int reply_stream(struct request *r, int status, const char *type, int64_t length, struct err *e);
 suspends must_use int reply_write(struct request *r, const void *p, size_t n, struct err *e);
 
 /* Bytes of known size read piecewise, with Range, If-Range and conditional requests (RFC 9110 sections 13 and 14): one
@@ -148,8 +132,7 @@ suspends must_use int reply_range(struct request *r, const struct reply_source *
 
 /* Server-sent events. Comments every 15 s keep proxies patient. */
 suspends must_use int sse_begin(struct request *r, struct err *e);
-suspends must_use int sse_send(struct request *r, const char *event, const char *id, struct str data,
-                               struct err *e);
+suspends must_use int sse_send(struct request *r, const char *event, const char *id, struct str data, struct err *e);
 /* Waits up to `ns` while sending pings; -1 with ERR_CANCELED when the client left or the worker drains. */
 suspends must_use int sse_wait(struct request *r, int64_t ns, struct err *e);
 
@@ -178,8 +161,8 @@ struct router *router_new(const struct route *routes, size_t n);
 void router_free(struct router *r);
 /* The route, with `param` filled with slices of `path`. NULL: *allow is a bit set (1 << method) of the methods that
  * the path does have: 0 → 404, else 405. HEAD falls back to GET. */
-const struct route *router_find(const struct router *r, enum http_method m, struct str path,
-                                struct str *param, unsigned *allow);
+const struct route *router_find(const struct router *r, enum http_method m, struct str path, struct str *param,
+                                unsigned *allow);
 
 /* ---- the server, for worker/role_http.c ---- */
 struct http_server_ops {

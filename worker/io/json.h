@@ -34,8 +34,8 @@ struct json_member {
     void *out;
     bool *present; /* may be NULL */
 };
-must_use int json_members(struct arena *a, json_t *object, const char *pointer,
-                          const struct json_member *table, size_t n, bool lenient, struct err *e);
+must_use int json_members(struct arena *a, json_t *object, const char *pointer, const struct json_member *table,
+                          size_t n, bool lenient, struct err *e);
 
 /* Compact text of a value, in the arena. */
 struct str json_text(struct arena *a, const json_t *value);

@@ -18,8 +18,8 @@ struct job_context {
 };
 /* Reports progress now (at most every 200 ms unless the stage changes) and learns of cancellation:
  * ERR_CANCELED, ERR_CONFLICT (lease lost). */
-suspends must_use int job_progress(struct job_context *ctx, enum document_state state, const char *stage,
-                                   int64_t done, int64_t total, struct err *e);
+suspends must_use int job_progress(struct job_context *ctx, enum document_state state, const char *stage, int64_t done,
+                                   int64_t total, struct err *e);
 
 struct job_kind {
     const char *type;

@@ -39,7 +39,6 @@ struct filter {
 enum { FILTER_MAX_DEPTH = 8, FILTER_MAX_NODES = 128, FILTER_MAX_VALUES = 1000, FILTER_MAX_KEY = 128 };
 
 /* `pointer` is where the filter stands in the body, for error messages. */
-must_use int filter_parse(struct arena *a, json_t *json, const char *pointer, struct filter **out,
-                          struct err *e);
+must_use int filter_parse(struct arena *a, json_t *json, const char *pointer, struct filter **out, struct err *e);
 /* Evaluates in process, on a document's metadata. The reference for what the stores push down. */
 bool filter_matches(const struct filter *f, json_t *metadata);

@@ -29,18 +29,16 @@ struct store_page {
     int limit;
     bool ascending; /* default: newest first */
     bool has_after, has_before;
-    struct uuid after,
-        before; /* exclusive, in the direction of the listing; ids that no longer exist are fine */
+    struct uuid after, before; /* exclusive, in the direction of the listing; ids that no longer exist are fine */
 };
 
 /* ---- collections ---- */
 struct store_collection {
     struct uuid id;
-    int64_t no; /* small number by which chunks name their collection; never reused */
-    struct str name, description,
-        language;        /* language: a stemmer's name, "none", or "" for ingest.language */
-    struct str metadata; /* JSON object, as text */
-    struct str chunking; /* JSON object, as text; "{}" = defaults */
+    int64_t no;                             /* small number by which chunks name their collection; never reused */
+    struct str name, description, language; /* language: a stemmer's name, "none", or "" for ingest.language */
+    struct str metadata;                    /* JSON object, as text */
+    struct str chunking;                    /* JSON object, as text; "{}" = defaults */
     int64_t version, updated_us;
     int64_t documents, failed, bytes; /* counts, exact */
     int64_t chunks, tokens;           /* of ready documents; what BM25 needs: N and the sum of lengths */
@@ -52,8 +50,7 @@ struct store_collection_patch { /* set_* says which members change */
 };
 
 /* ---- documents ---- */
-#define DOCUMENT_STATES(X) \
-    X(queued) X(parsing) X(chunking) X(embedding) X(indexing) X(ready) X(failed) X(cancelled)
+#define DOCUMENT_STATES(X) X(queued) X(parsing) X(chunking) X(embedding) X(indexing) X(ready) X(failed) X(cancelled)
 enum document_state {
 #define X(name) DOCUMENT_##name,
     DOCUMENT_STATES(X)
@@ -109,7 +106,7 @@ struct store_document_query {
     enum document_state state;
     struct sha256 sha256;
     struct str tag, external_id; /* "" = any */
-    struct str q; /* substring of title, filename or external_id, case-insensitive (ASCII); "" = any */
+    struct str q;                /* substring of title, filename or external_id, case-insensitive (ASCII); "" = any */
     const struct filter *filter; /* NULL = any */
     struct store_page page;
 };
@@ -124,12 +121,11 @@ struct store_version {
 /* ---- chunks and the lexical index ---- */
 struct store_chunk_new {
     struct str text;
-    struct str
-        terms; /* analysed terms in order of position, separated by one space: what the lexical index holds */
+    struct str terms;    /* analysed terms in order of position, separated by one space: what the lexical index holds */
     struct str headings; /* JSON array of strings */
     struct sha256 sha256;
-    int tokens; /* number of terms' positions: the length that BM25 uses */
-    int page;   /* 0 = none */
+    int tokens;                                         /* number of terms' positions: the length that BM25 uses */
+    int page;                                           /* 0 = none */
     int64_t char_start, char_end, byte_start, byte_end; /* in the document's text */
 };
 struct store_chunk {
@@ -193,9 +189,8 @@ struct store_job_query {
 struct store_index_commit {
     const struct store_chunk_new *chunks;
     size_t n;
-    int64_t
-        content_version; /* of the document when it was read; another one now: ERR_CONFLICT, the job is put back */
-    struct str text;                  /* extracted text, what spans point into; kept for GET …/text */
+    int64_t content_version; /* of the document when it was read; another one now: ERR_CONFLICT, the job is put back */
+    struct str text;         /* extracted text, what spans point into; kept for GET …/text */
     struct str title, language, mime; /* as found by extraction; "" keeps what the document has */
     int64_t pages;
 };
@@ -218,10 +213,10 @@ struct store_ops {
 
     suspends int (*collection_create)(struct store *, struct arena *, const struct store_collection *in,
                                       struct store_collection *out, struct err *);
-    suspends int (*collection_get)(struct store *, struct arena *, const struct uuid *,
-                                   struct store_collection *out, struct err *);
-    suspends int (*collection_by_name)(struct store *, struct arena *, struct str name,
-                                       struct store_collection *out, struct err *);
+    suspends int (*collection_get)(struct store *, struct arena *, const struct uuid *, struct store_collection *out,
+                                   struct err *);
+    suspends int (*collection_by_name)(struct store *, struct arena *, struct str name, struct store_collection *out,
+                                       struct err *);
     suspends int (*collection_list)(struct store *, struct arena *, const struct store_page *,
                                     struct store_collection **out, size_t *n, bool *more, struct err *);
     suspends int (*collection_patch)(struct store *, struct arena *, const struct uuid *,
@@ -231,15 +226,13 @@ struct store_ops {
     suspends int (*collection_delete)(struct store *, struct arena *, const struct uuid *, int64_t if_version,
                                       struct store_job *job, struct err *);
     /* One step of that job: removes up to `max` documents, or the collection itself when none is left (*left = 0). */
-    suspends int (*collection_purge)(struct store *, const struct uuid *, int max, int64_t *left,
-                                     struct err *);
+    suspends int (*collection_purge)(struct store *, const struct uuid *, int max, int64_t *left, struct err *);
 
     /* A part of a file longer than STORE_PART; idempotent. Parts nobody refers to vanish by file_sweep(). */
-    suspends int (*file_put_part)(struct store *, const struct sha256 *, int part, struct str bytes,
-                                  struct err *);
+    suspends int (*file_put_part)(struct store *, const struct sha256 *, int part, struct str bytes, struct err *);
     /* One part, at most STORE_PART bytes. */
-    suspends int (*file_get_part)(struct store *, struct arena *, const struct sha256 *, int part,
-                                  struct str *out, struct err *);
+    suspends int (*file_get_part)(struct store *, struct arena *, const struct sha256 *, int part, struct str *out,
+                                  struct err *);
     suspends int (*file_sweep)(struct store *, int max, int64_t *removed, struct err *);
 
     /* Document row, bytes and job in one transaction. With by_external_id: no such document → STORE_CREATED; same bytes
@@ -247,52 +240,51 @@ struct store_ops {
      * job if they differ); other bytes → a new content_version, STORE_UPDATED with a job. *job is zero where none was made.
      * ERR_CONFLICT: parts are missing (put them again), or REJECT found a duplicate. */
     suspends int (*document_create)(struct store *, struct arena *, const struct store_document_new *,
-                                    struct store_document *out, enum store_created *what,
-                                    struct store_job *job, struct err *);
-    suspends int (*document_get)(struct store *, struct arena *, const struct uuid *,
-                                 struct store_document *out, struct err *);
+                                    struct store_document *out, enum store_created *what, struct store_job *job,
+                                    struct err *);
+    suspends int (*document_get)(struct store *, struct arena *, const struct uuid *, struct store_document *out,
+                                 struct err *);
     suspends int (*document_by_external_id)(struct store *, struct arena *, const struct uuid *collection,
                                             struct str external_id, struct store_document *out, struct err *);
     suspends int (*document_list)(struct store *, struct arena *, const struct store_document_query *,
                                   struct store_document **out, size_t *n, bool *more, struct err *);
     suspends int (*document_patch)(struct store *, struct arena *, const struct uuid *,
-                                   const struct store_document_patch *, int64_t if_version,
-                                   struct store_document *out, struct err *);
+                                   const struct store_document_patch *, int64_t if_version, struct store_document *out,
+                                   struct err *);
     suspends int (*document_delete)(struct store *, const struct uuid *, int64_t if_version, struct err *);
-    suspends int (*document_versions)(struct store *, struct arena *, const struct uuid *,
-                                      struct store_version **out, size_t *n, struct err *);
+    suspends int (*document_versions)(struct store *, struct arena *, const struct uuid *, struct store_version **out,
+                                      size_t *n, struct err *);
     suspends int (*document_text)(struct store *, struct arena *, const struct uuid *, struct str *out,
                                   struct err *); /* ERR_CONFLICT: not ready */
-    suspends int (*document_chunks)(struct store *, struct arena *, const struct uuid *, int from_ordinal,
-                                    int limit, struct store_chunk **out, size_t *n, struct err *);
+    suspends int (*document_chunks)(struct store *, struct arena *, const struct uuid *, int from_ordinal, int limit,
+                                    struct store_chunk **out, size_t *n, struct err *);
     suspends int (*chunk_get)(struct store *, struct arena *, const struct uuid *, struct store_chunk *out,
                               struct err *);
     /* A new job for a document as it is; ERR_BUSY while one is queued or running. */
-    suspends int (*document_reprocess)(struct store *, struct arena *, const struct uuid *,
-                                       struct store_job *job, struct err *);
+    suspends int (*document_reprocess)(struct store *, struct arena *, const struct uuid *, struct store_job *job,
+                                       struct err *);
     /* Numbers (`no`) of the documents of a collection that match; sorted ascending. */
-    suspends int (*document_match)(struct store *, struct arena *, const struct uuid *collection,
-                                   const struct filter *, int64_t **out, size_t *n, struct err *);
+    suspends int (*document_match)(struct store *, struct arena *, const struct uuid *collection, const struct filter *,
+                                   int64_t **out, size_t *n, struct err *);
     /* Removes up to `max` matching documents; *left: how many remain. */
-    suspends int (*document_delete_matching)(struct store *, const struct uuid *collection,
-                                             const struct filter *, int max, int64_t *left, struct err *);
-    suspends int (*document_count_matching)(struct store *, const struct uuid *collection,
-                                            const struct filter *, int64_t *n, struct err *);
+    suspends int (*document_delete_matching)(struct store *, const struct uuid *collection, const struct filter *,
+                                             int max, int64_t *left, struct err *);
+    suspends int (*document_count_matching)(struct store *, const struct uuid *collection, const struct filter *,
+                                            int64_t *n, struct err *);
 
     /* Every chunk of the collection that holds at least one of the terms, in ascending order of `no`. */
     suspends int (*search_candidates)(struct store *, struct arena *, const struct store_collection *,
-                                      const struct str *terms, size_t n, size_t max,
-                                      struct store_candidates *out, struct err *);
+                                      const struct str *terms, size_t n, size_t max, struct store_candidates *out,
+                                      struct err *);
     /* Chunks by number with their documents, in the order asked for; a number that is gone leaves a zero `no`. */
     suspends int (*search_fetch)(struct store *, struct arena *, const int64_t *nos, size_t n,
                                  struct store_chunk *chunks, struct store_document *documents, struct err *);
 
     suspends int (*job_create)(struct store *, struct arena *, struct str type, const struct uuid *collection,
                                struct str payload, struct store_job *out, struct err *);
-    suspends int (*job_get)(struct store *, struct arena *, const struct uuid *, struct store_job *out,
-                            struct err *);
-    suspends int (*job_list)(struct store *, struct arena *, const struct store_job_query *,
-                             struct store_job **out, size_t *n, bool *more, struct err *);
+    suspends int (*job_get)(struct store *, struct arena *, const struct uuid *, struct store_job *out, struct err *);
+    suspends int (*job_list)(struct store *, struct arena *, const struct store_job_query *, struct store_job **out,
+                             size_t *n, bool *more, struct err *);
     /* queued → cancelled at once; running → asks its worker to stop. ERR_CONFLICT when it is over. */
     suspends int (*job_cancel)(struct store *, struct arena *, const struct uuid *, struct store_job *out,
                                struct err *);
@@ -306,21 +298,20 @@ struct store_ops {
                               struct store_job *out, bool *found, struct err *);
     /* Extends the lease and reports progress, on the document too. ERR_CONFLICT: the lease is lost, give up.
      * *cancel: somebody asked for an end. */
-    suspends int (*job_renew)(struct store *, const struct uuid *job, const struct uuid *owner,
-                              int64_t lease_us, enum document_state state, struct str stage, int64_t done,
-                              int64_t total, bool *cancel, struct err *);
+    suspends int (*job_renew)(struct store *, const struct uuid *job, const struct uuid *owner, int64_t lease_us,
+                              enum document_state state, struct str stage, int64_t done, int64_t total, bool *cancel,
+                              struct err *);
     suspends int (*job_commit_index)(struct store *, const struct uuid *job, const struct uuid *owner,
                                      const struct store_index_commit *, struct err *);
-    suspends int (*job_finish)(struct store *, const struct uuid *job, const struct uuid *owner,
-                               enum job_state state, struct str code, struct str stage, struct str message,
-                               int page, struct err *);
-    suspends int (*job_put_back)(struct store *, const struct uuid *job, const struct uuid *owner,
-                                 int64_t delay_us, bool count_attempt, struct str code, struct str stage,
-                                 struct str message, struct err *);
+    suspends int (*job_finish)(struct store *, const struct uuid *job, const struct uuid *owner, enum job_state state,
+                               struct str code, struct str stage, struct str message, int page, struct err *);
+    suspends int (*job_put_back)(struct store *, const struct uuid *job, const struct uuid *owner, int64_t delay_us,
+                                 bool count_attempt, struct str code, struct str stage, struct str message,
+                                 struct err *);
 
     /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
-    suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in,
-                                      bool *mine, struct store_idempotency *out, struct err *);
+    suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in, bool *mine,
+                                      struct store_idempotency *out, struct err *);
     suspends int (*idempotency_end)(struct store *, const struct store_idempotency *,
                                     struct err *); /* status 0: forget it */
 };
@@ -338,6 +329,5 @@ void store_close(struct store *s); /* NULL accepted */
 #define STORE_CALL(s, verb, ...) ((s)->ops->verb((s), ##__VA_ARGS__))
 
 extern const struct store_ops store_sqlite_ops, store_pg_ops;
-suspends must_use int store_sqlite_open(const struct config *cfg, const char *path, struct store **out,
-                                        struct err *e);
+suspends must_use int store_sqlite_open(const struct config *cfg, const char *path, struct store **out, struct err *e);
 suspends must_use int store_pg_open(const struct config *cfg, struct store **out, struct err *e);
