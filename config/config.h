@@ -14,6 +14,7 @@ struct config_list {
 #define CONFIG_C_SIZE   int64_t
 #define CONFIG_C_TIME   int64_t
 #define CONFIG_C_AUTO   int64_t
+#define CONFIG_C_REAL   double
 #define CONFIG_C_BOOL   bool
 #define CONFIG_C_ENUM   int
 #define CONFIG_C_STR    const char *
@@ -52,7 +53,20 @@ struct config_args {
 must_use int config_load(const struct config_args *args, struct config **out, struct err *e);
 void config_free(struct config *cfg);
 
-/* Effective configuration as YAML, secrets redacted, each line with its origin as a comment. */
+/* Worker counts with `auto` resolved by the CPUs of the cgroup quota, within server.max_workers. */
+int config_http_workers(const struct config *cfg);
+int config_ingest_workers(const struct config *cfg);
+
+/* What is legal but probably not meant, one line each; nothing is added when all is well. */
+void config_warnings(const struct config *cfg, struct buf *out);
+
+/* What a reload needs to know. */
+enum config_apply { CONFIG_HOT, CONFIG_RESPAWN, CONFIG_LISTEN, CONFIG_REFUSE };
+enum config_apply config_key_apply(enum config_key key);
+bool config_same(const struct config *a, const struct config *b, enum config_key key);
+
+/* Effective configuration as YAML, secrets redacted, each line with its origin as a comment. The output is a valid
+ * configuration file again, but for passwords. */
 void config_dump(const struct config *cfg, struct buf *out);
 void config_dump_json(const struct config *cfg, struct buf *out);
 /* The annotated example file, all keys at their defaults; tests compare it with config/ragd.example.yaml. */
