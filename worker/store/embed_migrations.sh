@@ -1,7 +1,8 @@
 #!/bin/sh
 # Writes the SQL files of worker/store/migrations/PRODUCT/ as one C table (worker/store/migrations.h) to stdout.
 set -eu
-cd "$(dirname "$0")/migrations"
+cd "$(dirname "$0")"
+mkdir -p migrations && cd migrations
 echo '#include "worker/store/migrations.h"'
 echo '#include <stddef.h>'
 echo 'const struct migration migrations[] = {'
