@@ -8,8 +8,8 @@
 #include "common/uuid.h"
 #include <jansson.h>
 
-/* Parses a whole text. Duplicate member names, nesting beyond `depth`, NUL escapes in names and trailing bytes are
- * errors (ERR_BAD_REQUEST naming line, column, and what was found). The value belongs to the arena. */
+/* Parses a whole text. Duplicate member names, nesting beyond `depth`, NUL escapes (no store can hold them) and
+ * trailing bytes are errors (ERR_BAD_REQUEST naming line, column, and what was found). The value belongs to the arena. */
 must_use int json_parse(struct arena *a, struct str text, int depth, json_t **out, struct err *e);
 /* The same, and it must be an object. */
 must_use int json_parse_object(struct arena *a, struct str text, int depth, json_t **out, struct err *e);
@@ -37,7 +37,10 @@ struct json_member {
 must_use int json_members(struct arena *a, json_t *object, const char *pointer, const struct json_member *table,
                           size_t n, bool lenient, struct err *e);
 
-/* Compact text of a value, in the arena. */
+/* RFC 6901 pointer of member `name` of what `parent` points to, cut to `cap`. For arrays `name` is the index. */
+void json_pointer(char *out, size_t cap, const char *parent, const char *name);
+
+/* Compact text of a value, in the arena; members in their order. */
 struct str json_text(struct arena *a, const json_t *value);
 void json_dump(struct buf *out, const json_t *value);
 
