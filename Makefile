@@ -11,7 +11,7 @@ PYTHON  ?= /usr/bin/python3
 VERSION := 0.1.0
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-PKGS    := libevent_core libpq jansson libyaml sqlite3 libcrypto gumbo libcmark libutf8proc
+PKGS    := libevent_core libpq jansson yaml-0.1 sqlite3 libcrypto gumbo libcmark libutf8proc
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
 CFLAGS  ?= -O2 -g
 CFLAGS  += -std=gnu17 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror \

@@ -64,7 +64,7 @@ static void malformed_texts_are_named(void **state)
     (void)state;
     refuses("", 64, "found nothing");
     refuses("  ", 64, "found nothing");
-    refuses("{\"a\":1,\n \"a\":2}", 64, "line 2, column 5: duplicate object key near '\"a\"'");
+    refuses("{\"a\":1,\n \"a\":2}", 64, "line 2, column 4: duplicate object key near '\"a\"'");
     refuses("{\"a\":}", 64, "line 1, column 6");
     refuses("{} x", 64, "end of file expected");
     refuses("{'a':1}", 64, "line 1");
