@@ -72,7 +72,7 @@ static void malformed_texts_are_named(void **state)
     refuses("\"a", 64, "line 1");
     refuses("\"\\u0000\"", 64, "\\u0000");
     refuses("{\"\\u0000\":1}", 64, "\\u0000");
-    refuses("\"\\ud800\"", 64, "surrogate");
+    refuses("\"\\ud800\"", 64, "invalid Unicode");
     refuses("\"\xff\"", 64, "UTF-8");
     refuses("\"\x01\"", 64, "control character");
     refuses("1e999", 64, "overflow");
