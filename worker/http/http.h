@@ -74,6 +74,11 @@ struct str request_media_type(struct request *r);
 suspends must_use ssize_t body_read(struct request *r, void *buf, size_t cap, struct err *e);
 /* The whole body, in the arena; ERR_TOO_LARGE beyond `max` (at once if Content-Length says so). */
 suspends must_use int body_all(struct request *r, size_t max, struct str *out, struct err *e);
+/* Reads the whole body into a spool of the request. From then on body_read() and all that build on it deliver it from
+ * there, and from its start again after each body_rewind(). For Idempotency-Key, which must know the body before the
+ * handler does. */
+suspends must_use int body_spool(struct request *r, struct err *e);
+void body_rewind(struct request *r);
 /* Lowers or raises the bound of this body, which starts as limits.json_body; before the first read. */
 void body_limit(struct request *r, int64_t max);
 
@@ -111,6 +116,10 @@ void reply_etag(struct request *r, int64_t version); /* ETag: "v<version>" */
 bool reply_not_modified(struct request *r, int64_t version);
 /* If-Match: *version = the number in it, 0 if absent or `*`. ERR_VERSION on what can be none of ours. */
 must_use int request_if_match(struct request *r, int64_t *version, struct err *e);
+
+/* What the handler has built, before it is sent: for Idempotency-Key. false: nothing, or it was streamed. */
+bool reply_built(const struct request *r, int *status, struct str *type, struct str *body);
+struct str reply_header_value(const struct request *r, struct str name); /* as set above; p = NULL: not set */
 
 /* Streams: length >= 0 is sent as Content-Length, -1 chunked (or until close for 1.0). Writing waits while the client
  * does not read: at most 256 KB are queued for it. A failure after this cannot become an error reply any more: the
