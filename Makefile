@@ -1,5 +1,5 @@
 # ragd. `make help` lists the targets.
-# Variables: CC=gcc|clang  BUILD=build  SAN=address,undefined  COV=1  PREFIX=/usr/local  DESTDIR=
+# Variables: CC=gcc|clang  BUILD=build  SAN=address,undefined  COV=1  PREFIX=/usr/local  DESTDIR=  FUZZ_SECONDS=300
 
 CC      ?= gcc
 ifeq ($(origin CC),default)
@@ -9,7 +9,7 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 PYTHON  ?= /usr/bin/python3
 VERSION := 0.1.0
-COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 PKGS    := libevent_core libpq jansson yaml-0.1 sqlite3 libcrypto gumbo libcmark libutf8proc
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
@@ -36,6 +36,7 @@ MAIN := $(BUILD)/master/main.o
 LIB  := $(BUILD)/libragd.a
 UNIT_SRCS := $(sort $(wildcard tests/unit/test_*.c tests/contract/test_*.c))
 UNIT := $(UNIT_SRCS:%.c=$(BUILD)/%)
+FUZZ := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 .PHONY: all help
 all: $(BUILD)/ragd ## Build build/ragd
@@ -72,16 +73,83 @@ $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS) -lcmocka
 
--include $(OBJS:.o=.d)
--include $(UNIT:=.d)
+# libFuzzer's main(); SAN=fuzzer-no-link,... instruments the rest.
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes -MMD -MP $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(LIB) $(LDLIBS)
 
-.PHONY: lib unit clean fmt
+-include $(OBJS:.o=.d)
+-include $(UNIT:=.d) $(FUZZ:=.d)
+
+# ---- what people and CI call ----
+JOBS      := -j$(shell nproc)
+ASAN      := $(JOBS) SAN=address,undefined BUILD=build-asan
+FUZZING   := $(JOBS) CC=clang-14 SAN=fuzzer-no-link,address,undefined BUILD=build-fuzz
+SUITES    := lint unit contract api process container fuzz@build-fuzz \
+             unit@build-asan contract@build-asan api@build-asan process@build-asan valgrind
+FUZZ_SECONDS ?= 300
+
+.PHONY: lib unit-programs fuzz-programs run test check asan cov fuzz bench fmt lint tidy generated install clean
 lib: $(LIB)
-unit: $(UNIT) ## Build and run the unit and contract tests
-	@set -e; for t in $(UNIT); do echo "== $$t"; $$t; done
+unit-programs: $(UNIT)
+fuzz-programs: $(FUZZ)
+
+run: ## Install what is missing, build, serve on 127.0.0.1:8000 (data in data/, settings from .env and ragd.yaml)
+	@deploy/install-packages.sh build run
+	@$(MAKE) $(JOBS) all
+	@mkdir -p data
+	exec $(BUILD)/ragd serve $(if $(wildcard ragd.yaml),-c ragd.yaml)
+
+test: ## Install what is missing, build and run all tests: 25 minutes on two cores
+	@deploy/install-packages.sh build run test container
+	@$(MAKE) $(JOBS) all unit-programs
+	@$(MAKE) $(ASAN) all unit-programs
+	@$(MAKE) $(FUZZING) fuzz-programs
+	@tests/run.py --build $(BUILD) $(SUITES)
+
+check: ## The quick part of the tests: lint, unit, contract, api
+	@$(MAKE) $(JOBS) all unit-programs
+	@tests/run.py --build $(BUILD) lint unit contract api
+
+asan: ## Unit, contract, api and process tests under ASan and UBSan
+	@$(MAKE) $(ASAN) all unit-programs
+	@tests/run.py --build build-asan unit contract api process
+
+cov: ## Coverage of unit, contract, api and process tests: build-cov/report/index.html
+	@$(MAKE) $(JOBS) COV=1 BUILD=build-cov all unit-programs
+	@tests/run.py --build build-cov unit contract api process
+	@mkdir -p build-cov/report
+	gcovr -r . --object-directory build-cov -e tests/ -e build-cov/ --html-details build-cov/report/index.html --print-summary
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS each
+	@$(MAKE) $(FUZZING) fuzz-programs
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run.py --build build-fuzz fuzz
+
+bench: ## Side by side with FastAPI, nginx and pgbench: tests/bench/README.md
+	@deploy/install-packages.sh build run bench
+	@$(MAKE) $(JOBS) all
+	@$(PYTHON) tests/bench/bench.py --ragd $(BUILD)/ragd $(BENCH)
+
+lint: ## Layers, headers, format, words, sizes, generated files, `suspends`
+	@CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' tests/run.py --build $(BUILD) lint
 
 fmt: ## Format all C files
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
+
+tidy: $(BUILD)/gen/version.h ## Static analysis by clang-tidy
+	@printf '%s\n' $(SRCS) | xargs -P $$(nproc) -n 4 sh -c 'clang-tidy-14 --quiet "$$@" -- $(CPPFLAGS) -std=gnu17' tidy
+
+generated: all ## Refresh the files that the program prints itself
+	$(BUILD)/ragd dump --example >config/ragd.example.yaml
+	$(BUILD)/ragd dump --reference >$(BUILD)/reference.md
+	sed -i -e '/^<!-- generated: ragd dump --reference -->$$/,/^<!-- end -->$$/{//!d}' \
+	    -e '/^<!-- generated: ragd dump --reference -->$$/r $(BUILD)/reference.md' README.md
+
+install: all ## Into DESTDIR and PREFIX
+	install -D -m 755 $(BUILD)/ragd $(DESTDIR)$(PREFIX)/bin/ragd
+	install -D -m 644 config/ragd.example.yaml $(DESTDIR)$(PREFIX)/share/ragd/ragd.example.yaml
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/ragd/LICENSE
+	for page in $(wildcard deploy/man/*.1); do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}; done
 
 clean: ## Remove build directories
 	rm -rf build build-*

@@ -1,0 +1,5 @@
+#!/bin/sh
+# Every header compiles alone. CC and CFLAGS come from the Makefile.
+set -u
+git ls-files -co --exclude-standard -- 'common/*.h' 'config/*.h' 'master/*.h' 'worker/*.h' 'tests/*.h' |
+    xargs -P "$(nproc)" -I{} sh -c 'printf "#include \"%s\"\n" {} | ${CC:-gcc} ${CFLAGS--I. -D_GNU_SOURCE} -fsyntax-only -x c -'
