@@ -15,13 +15,15 @@
 struct fiber;
 
 /* Runs `fn(arg)` at once, on a stack of its own, until its first wait. `name` must outlive the fiber (a literal). The
- * fiber is gone when `fn` returns. Returns NULL when worker limits leave no stack (the caller answers ERR_OVERLOADED). */
+ * fiber is gone when `fn` returns, which may be before this does: whoever keeps the pointer must know that it waits.
+ * Returns NULL when worker limits leave no stack (the caller answers ERR_OVERLOADED). */
 struct fiber *fiber_spawn(const char *name, void (*fn)(void *), void *arg);
 struct fiber *fiber_self(void); /* NULL outside of fibers */
 
 /* Waits until somebody wakes this fiber. 0, -ECANCELED or -ETIMEDOUT. `why` shows in dumps; it is not copied. */
 suspends int fiber_park(const char *why);
-void fiber_wake(struct fiber *f);   /* never runs it inline: it becomes runnable at the end of the turn */
+void fiber_wake(struct fiber *f); /* never runs it inline: it becomes runnable at the end of the turn; nothing if it is
+                                     * not parked, so a fiber looks at its condition before it parks */
 void fiber_cancel(struct fiber *f); /* its current wait and all later ones return -ECANCELED */
 
 /* Absolute, clock_ns(); 0 = none. Its waits return -ETIMEDOUT from then on. */
@@ -35,7 +37,7 @@ void fiber_shield(int delta);
 
 suspends int fiber_sleep(int64_t ns);
 suspends int fiber_yield(void); /* lets the loop turn once */
-/* Waits for EV_READ / EV_WRITE on a descriptor. */
+/* Waits for EV_READ / EV_WRITE on a descriptor. -EBADF where such a one cannot be waited for (a file on a disk). */
 suspends int fiber_wait_fd(int fd, short events, const char *why);
 
 /* Shown in dumps beside the name: request id, job id. Copied, at most 47 bytes. */
@@ -44,7 +46,8 @@ void fiber_set_data(struct fiber *f, void *data); /* a pointer for the owner */
 void *fiber_data(const struct fiber *f);
 
 /* Fans out and joins: runs all tasks as fibers, with the deadline of the caller, and waits for all of them. When the
- * caller is cancelled they are, too, and are still waited for. 0 if every `result` is 0, else the first that is not. */
+ * caller is cancelled they are, too, and are still waited for. At most 16 tasks. 0 if every `result` is 0, else the
+ * first that is not. */
 struct fiber_task {
     suspends int (*fn)(void *arg);
     void *arg;
