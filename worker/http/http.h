@@ -69,6 +69,9 @@ must_use int request_query_int(struct request *r, const char *name, int64_t def,
 bool request_has_body(const struct request *r);
 struct str request_media_type(struct request *r);
 
+/* Reading the body and streaming the reply may go on at the same time in two fibers of one request: an import answers
+ * the first lines while it still reads the last. */
+
 /* Next bytes of the body: > 0 how many, 0 at its end, -1 with ERR_TIMEOUT, ERR_TOO_LARGE, ERR_BAD_REQUEST (bad chunk),
  * ERR_CANCELED (peer gone). Sends 100 Continue first where it is waited for. */
 suspends must_use ssize_t body_read(struct request *r, void *buf, size_t cap, struct err *e);
