@@ -129,7 +129,7 @@ struct store_chunk_new {
     int64_t char_start, char_end, byte_start, byte_end; /* in the document's text */
 };
 struct store_chunk {
-    struct uuid id; /* UUIDv5-like, stable: derived from document, content_version and ordinal */
+    struct uuid id; /* store_chunk_id() */
     struct uuid document;
     int64_t no; /* document's no << 20 | ordinal */
     int ordinal, tokens, page;
@@ -137,6 +137,9 @@ struct store_chunk {
     struct sha256 sha256;
     int64_t char_start, char_end, byte_start, byte_end;
 };
+
+/* The id of a chunk: a UUIDv8 made of a hash, the same in every store and after every rebuild. */
+struct uuid store_chunk_id(const struct uuid *document, int64_t content_version, int ordinal);
 
 /* One chunk that holds at least one of the terms of a search. */
 struct store_candidate {

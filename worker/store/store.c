@@ -1,0 +1,107 @@
+#include "worker/store/store.h"
+#include <stdio.h>
+
+static const char *const document_states[DOCUMENT_STATE_COUNT] = {
+#define X(name) #name,
+    DOCUMENT_STATES(X)
+#undef X
+};
+static const char *const job_states[JOB_STATE_COUNT] = {
+#define X(name) #name,
+    JOB_STATES(X)
+#undef X
+};
+
+static bool find_name(const char *const *names, int n, struct str s, int *out)
+{
+    for (int i = 0; i < n; i++)
+        if (str_eqz(s, names[i])) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+const char *document_state_name(enum document_state s)
+{
+    return document_states[s];
+}
+
+bool document_state_parse(struct str s, enum document_state *out)
+{
+    int i;
+    if (!find_name(document_states, DOCUMENT_STATE_COUNT, s, &i))
+        return false;
+    *out = (enum document_state)i;
+    return true;
+}
+
+const char *job_state_name(enum job_state s)
+{
+    return job_states[s];
+}
+
+bool job_state_parse(struct str s, enum job_state *out)
+{
+    int i;
+    if (!find_name(job_states, JOB_STATE_COUNT, s, &i))
+        return false;
+    *out = (enum job_state)i;
+    return true;
+}
+
+struct uuid store_chunk_id(const struct uuid *document, int64_t content_version, int ordinal)
+{
+    uint8_t in[sizeof *document + 8 + 4];
+    struct sha256 hash;
+    struct uuid id;
+    memcpy(in, document, sizeof *document);
+    for (int i = 0; i < 8; i++)
+        in[16 + i] = (uint8_t)((uint64_t)content_version >> (56 - 8 * i));
+    for (int i = 0; i < 4; i++)
+        in[24 + i] = (uint8_t)((uint32_t)ordinal >> (24 - 8 * i));
+    sha256_of(in, sizeof in, &hash);
+    memcpy(id.b, hash.b, sizeof id.b);
+    id.b[6] = (id.b[6] & 0x0f) | 0x80; /* version 8: its bits are the maker's affair */
+    id.b[8] = (id.b[8] & 0x3f) | 0x80;
+    return id;
+}
+
+/* "sqlite:PATH"; also "sqlite:///PATH", whose path is what follows the third slash, as in SQLAlchemy's URLs, with or
+ * without a driver ("sqlite+aiosqlite:///…"). */
+static bool sqlite_path(struct str url, struct str *path)
+{
+    struct str scheme = str_cut(&url, ':');
+    if (!str_eqz(str_cut(&scheme, '+'), "sqlite"))
+        return false;
+    if (str_starts(url, STR("///")))
+        url = str_sub(url, 3, SIZE_MAX);
+    *path = url;
+    return true;
+}
+
+suspends int store_open(const struct config *cfg, struct store **out, struct err *e)
+{
+    struct str url = str_of(cfg->database_url), path, rest = url, scheme = str_cut(&rest, ':');
+    if (sqlite_path(url, &path)) {
+        if (path.n == 0 || str_starts(path, STR("//")))
+            return err_set(e, ERR_VALIDATION, "database.url: '%s' names no file; write sqlite:PATH", cfg->database_url);
+        if (str_starts(path, STR(":memory:")))
+            return err_set(e, ERR_VALIDATION,
+                           "database.url: processes cannot share a database in memory; write "
+                           "sqlite:PATH");
+        return store_sqlite_open(cfg, path.p, out, e);
+    }
+    struct str product = str_cut(&scheme, '+');
+    if (str_eqz(product, "postgresql") || str_eqz(product, "postgres"))
+        return store_pg_open(cfg, out, e);
+    return err_set(e, ERR_VALIDATION,
+                   "database.url: no store has the scheme '" STR_FMT "'; use sqlite:PATH or postgresql://…",
+                   STR_ARG(product));
+}
+
+void store_close(struct store *s)
+{
+    if (s)
+        s->ops->free(s);
+}
