@@ -53,7 +53,7 @@ struct config_args {
 must_use int config_load(const struct config_args *args, struct config **out, struct err *e);
 void config_free(struct config *cfg);
 
-/* Worker counts with `auto` resolved by the CPUs of the cgroup quota, within server.max_workers. */
+/* Worker counts with `auto` resolved by the CPUs of the cgroup quota; HTTP workers stay within server.max_workers. */
 int config_http_workers(const struct config *cfg);
 int config_ingest_workers(const struct config *cfg);
 

@@ -1,0 +1,260 @@
+/* Meaning beyond the type: addresses parse, paths fit, URLs take their normal form; and the rules between keys. */
+#include "config/config_impl.h"
+#include "common/heritage.h"
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <sys/un.h>
+
+enum { UNIX_PATH_MAX = sizeof(((struct sockaddr_un *)0)->sun_path) - 1, STOP_MAX_MS = 30000, PROXY_IDLE_MS = 60000 };
+
+static int check_bind(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_base_path(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_proxies(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_control(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_database(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_not_empty(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+
+static const struct {
+    enum config_key key;
+    int (*fn)(struct config *, enum config_key, const struct config_source *, struct err *);
+} checks[] = {
+    {KEY_server_bind, check_bind},       {KEY_server_base_path, check_base_path},
+    {KEY_server_control, check_control}, {KEY_server_trusted_proxies, check_proxies},
+    {KEY_database_url, check_database},  {KEY_ingest_language, check_not_empty},
+    {KEY_log_access, check_not_empty},
+};
+
+int config_check_key(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
+        if (checks[i].key == key)
+            return checks[i].fn(cfg, key, at, e);
+    return 0;
+}
+
+static const char **text_of(struct config *cfg, enum config_key key)
+{
+    return config_value(cfg, key);
+}
+
+/* host:port, [v6]:port, :port, unix:/path. Names are resolved when the socket is opened. */
+static const char *bind_problem(struct str s)
+{
+    uint64_t port;
+    if (s.n >= LISTEN_NAME_MAX)
+        return "is too long";
+    if (str_starts(s, STR("unix:"))) {
+        struct str path = str_sub(s, 5, SIZE_MAX);
+        if (!path.n)
+            return "lacks the path after unix:";
+        return path.n > UNIX_PATH_MAX ? "is too long for a unix socket, 107 bytes are possible" : NULL;
+    }
+    size_t colon = s.n;
+    while (colon > 0 && s.p[colon - 1] != ':')
+        colon--;
+    if (!colon)
+        return "lacks a port; write host:port";
+    struct str host = str_sub(s, 0, colon - 1), number = str_sub(s, colon, SIZE_MAX);
+    if (!str_to_u64(number, &port) || port > 65535)
+        return "does not end in a port, 0 to 65535";
+    if (host.n && host.p[0] == '[') {
+        struct in6_addr v6;
+        char z[INET6_ADDRSTRLEN];
+        if (host.p[host.n - 1] != ']' || host.n - 2 >= sizeof z)
+            return "is not an IPv6 address in brackets";
+        str_copyz(z, sizeof z, str_sub(host, 1, host.n - 2));
+        return inet_pton(AF_INET6, z, &v6) == 1 ? NULL : "is not an IPv6 address in brackets";
+    }
+    if (host.n && memchr(host.p, ':', host.n))
+        return "is ambiguous; write an IPv6 address in brackets: [::1]:8000";
+    if (host.n && memchr(host.p, '/', host.n))
+        return "is not an address; write host:port without a scheme, or unix:/path";
+    return NULL;
+}
+
+static int check_bind(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const struct config_list *l = config_value(cfg, key);
+    if (l->n < 1 || l->n > LISTEN_MAX)
+        return config_fail(e, at, "server.bind: %d addresses; 1 to %d are possible", l->n, LISTEN_MAX);
+    for (int i = 0; i < l->n; i++) {
+        const char *problem = bind_problem(str_of(l->v[i]));
+        if (problem)
+            return config_fail(e, at, "server.bind: \"%.60s\" %s", l->v[i], problem);
+        for (int j = 0; j < i; j++)
+            if (strcmp(l->v[i], l->v[j]) == 0)
+                return config_fail(e, at, "server.bind: %s is there twice", l->v[i]);
+    }
+    return 0;
+}
+
+/* "/rag/" means "/rag", "/" means none. */
+static int check_base_path(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    struct str s = str_of(*text_of(cfg, key));
+    if (s.n && s.p[0] != '/')
+        return config_fail(e, at, "server.base_path: \"%.60s\" does not begin with /", s.p);
+    while (s.n && s.p[s.n - 1] == '/')
+        s.n--;
+    for (size_t i = 0; i < s.n; i++)
+        if (strchr(" ?#%\\", s.p[i]) || (s.p[i] == '/' && (s.p[i + 1] == '/' || s.p[i + 1] == '.')))
+            return config_fail(e, at, "server.base_path: \"%.60s\" is not a plain path such as /rag", s.p);
+    *text_of(cfg, key) = arena_dup(&cfg->origin->arena, s).p;
+    return 0;
+}
+
+static bool network_valid(const char *z)
+{
+    char addr[INET6_ADDRSTRLEN];
+    uint8_t bytes[16];
+    uint64_t bits;
+    struct str prefix = str_of(z), ip = str_cut(&prefix, '/');
+    bool has_prefix = strchr(z, '/') != NULL, v6 = strchr(z, ':') != NULL;
+    if (str_copyz(addr, sizeof addr, ip) < ip.n || inet_pton(v6 ? AF_INET6 : AF_INET, addr, bytes) != 1)
+        return false;
+    return !has_prefix || (str_to_u64(prefix, &bits) && bits <= (v6 ? 128 : 32));
+}
+
+/* "*", as the variable FORWARDED_ALLOW_IPS of other servers says it, becomes the networks that it means. */
+static int check_proxies(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    static char *everyone[] = {"0.0.0.0/0", "::/0", "unix"};
+    struct config_list *l = config_value(cfg, key);
+    if (l->n == 1 && strcmp(l->v[0], "*") == 0) {
+        *l = (struct config_list){everyone, 3};
+        return 0;
+    }
+    for (int i = 0; i < l->n; i++)
+        if (strcmp(l->v[i], "unix") != 0 && !network_valid(l->v[i]))
+            return config_fail(e, at,
+                               "server.trusted_proxies: \"%.60s\" is not an address, a network such as 10.0.0.0/8, "
+                               "`unix`, or a single `*`",
+                               l->v[i]);
+    return 0;
+}
+
+static int check_control(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    if (strlen(*text_of(cfg, key)) > UNIX_PATH_MAX)
+        return config_fail(e, at, "server.control: the path is too long for a unix socket, %d bytes are possible",
+                           (int)UNIX_PATH_MAX);
+    return 0;
+}
+
+static int check_not_empty(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    return **text_of(cfg, key) ? 0 : config_fail(e, at, "%s: is empty", config_key_name(key));
+}
+
+/* SQLAlchemy's names: sqlite:///relative, sqlite:////absolute. */
+static int sqlite_path(struct config *cfg, struct str rest, const struct config_source *at, struct err *e)
+{
+    if (str_starts(rest, STR("///")))
+        rest = str_sub(rest, 3, SIZE_MAX);
+    else if (str_starts(rest, STR("//")))
+        return config_fail(e, at,
+                           "database.url: sqlite:// lacks a path; write sqlite:data/ragd.db or "
+                           "sqlite:/var/lib/ragd/ragd.db");
+    if (!rest.n || str_eqz(rest, ":memory:"))
+        return config_fail(e, at,
+                           "database.url: the database needs a file, for several processes share it; write "
+                           "sqlite:data/ragd.db");
+    cfg->database_url = arena_printf(&cfg->origin->arena, "sqlite:" STR_FMT, STR_ARG(rest)).p;
+    return 0;
+}
+
+/* libpq knows the parameter that asyncpg calls `ssl` as `sslmode`. */
+static void pg_url(struct config *cfg, struct str rest)
+{
+    struct str url = arena_printf(&cfg->origin->arena, "postgresql:" STR_FMT, STR_ARG(rest));
+    const char *ssl = strstr(url.p, "?ssl=");
+    if (!ssl)
+        ssl = strstr(url.p, "&ssl=");
+    if (ssl) {
+        const char *value = ssl + 5;
+        size_t skip = str_starts(str_of(value), STR("true")) ? 4 : 0;
+        url = arena_printf(&cfg->origin->arena, "%.*ssslmode=%s%s", (int)(ssl + 1 - url.p), url.p,
+                           skip ? "require" : "", value + skip);
+    }
+    cfg->database_url = url.p;
+}
+
+static int check_database(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    static const struct {
+        const char *scheme;
+        bool postgres;
+    } known[] = {
+        {"sqlite", false},  {"sqlite+aiosqlite", false},  {"sqlite+pysqlite", false},   {"postgresql", true},
+        {"postgres", true}, {"postgresql+asyncpg", true}, {"postgresql+psycopg", true}, {"postgresql+psycopg2", true},
+    };
+    struct str rest = str_of(*text_of(cfg, key)), scheme = str_cut(&rest, ':');
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (!str_ieq(scheme, str_of(known[i].scheme)))
+            continue;
+        if (!known[i].postgres)
+            return sqlite_path(cfg, rest, at, e);
+        if (!str_starts(rest, STR("//")))
+            return config_fail(e, at, "database.url: write postgresql://user:password@host:port/name");
+        pg_url(cfg, rest);
+        return 0;
+    }
+    return config_fail(e, at,
+                       "database.url: the scheme is not one of sqlite:, postgresql://; write sqlite:data/ragd.db or "
+                       "postgresql://user:password@host:port/name");
+}
+
+/* server.port stands for two addresses, unless server.bind was said in a stronger place (--set beats PORT). After this
+ * everybody reads server.bind only. */
+static void apply_port(struct config *cfg)
+{
+    struct config_source *of = cfg->origin->of;
+    struct arena *a = &cfg->origin->arena;
+    if (!cfg->server_port)
+        return;
+    if (of[KEY_server_bind].layer > of[KEY_server_port].layer) {
+        cfg->server_port = 0;
+        of[KEY_server_port] = of[KEY_server_bind];
+        return;
+    }
+    char **v = arena_alloc(a, 2 * sizeof *v);
+    v[0] = (char *)(uintptr_t)arena_printf(a, "0.0.0.0:%d", (int)cfg->server_port).p;
+    v[1] = (char *)(uintptr_t)arena_printf(a, "[::]:%d", (int)cfg->server_port).p;
+    cfg->server_bind = (struct config_list){v, 2};
+    of[KEY_server_bind] = of[KEY_server_port];
+}
+
+int config_check_all(struct config *cfg, struct err *e)
+{
+    const struct config_source *of = cfg->origin->of;
+    apply_port(cfg);
+    if (cfg->server_workers > cfg->server_max_workers)
+        return config_fail(e, &of[KEY_server_workers], "server.workers: %d is more than server.max_workers (%d)",
+                           (int)cfg->server_workers, (int)cfg->server_max_workers);
+    if (cfg->ingest_chunk_overlap >= cfg->ingest_chunk_tokens)
+        return config_fail(e, &of[KEY_ingest_chunk_overlap],
+                           "ingest.chunk_overlap: %d must be less than ingest.chunk_tokens (%d)",
+                           (int)cfg->ingest_chunk_overlap, (int)cfg->ingest_chunk_tokens);
+    return 0;
+}
+
+void config_warnings(const struct config *cfg, struct buf *out)
+{
+    int64_t stop = cfg->server_shutdown_delay + cfg->server_graceful_timeout + cfg->server_fast_timeout + 1000;
+    int64_t lanes = 3LL * (config_http_workers(cfg) + config_ingest_workers(cfg));
+    if (stop > STOP_MAX_MS) {
+        buf_lit(out, "a stop may take ");
+        config_print_number(out, CONFIG_TIME, stop);
+        buf_lit(out, " (server.shutdown_delay + graceful_timeout + fast_timeout + 1s); Docker kills after 10s and "
+                     "Kubernetes after 30s unless told otherwise (stop_grace_period, terminationGracePeriodSeconds)\n");
+    }
+    if (cfg->server_trusted_proxies.n && cfg->http_keepalive_timeout && cfg->http_keepalive_timeout <= PROXY_IDLE_MS)
+        buf_lit(out, "http.keepalive_timeout should exceed the proxy's idle timeout (nginx: 60s), or the proxy sends "
+                     "requests into connections that are being closed\n");
+    if (str_starts(str_of(cfg->database_url), STR("postgresql:")) && lanes > cfg->database_max_connections)
+        buf_printf(
+            out, "database.max_connections is %d; %d HTTP and %d ingest workers can use %d or more, some will wait\n",
+            (int)cfg->database_max_connections, config_http_workers(cfg), config_ingest_workers(cfg), (int)lanes);
+    if (cfg->debug_faults)
+        buf_lit(out, "debug.faults is on: anybody who reaches the server can crash its workers\n");
+}
