@@ -36,7 +36,8 @@ class Tally:
 
 def run(argv, build, seconds, env=None):
     """(exit code or None when the time was up, output). What the program started ends with it."""
-    full = dict(os.environ, **SAN_OPTIONS, BUILD=os.path.abspath(build), PYTHONDONTWRITEBYTECODE="1", **(env or {}))
+    full = dict(os.environ, **SAN_OPTIONS, BUILD=os.path.abspath(build),
+                RAGD_BIN=os.path.abspath(os.path.join(build, "ragd")), PYTHONDONTWRITEBYTECODE="1", **(env or {}))
     proc = subprocess.Popen(argv, env=full, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, start_new_session=True)
     try:
