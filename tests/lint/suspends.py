@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Checks that a function which calls something marked `suspends`, directly or through a member of a struct, carries
-the mark itself, fiber entry points included. A reader then sees at every call where the world may change."""
+the mark itself, fiber entry points included. A reader then sees at every call where the world may change.
+
+A member's name counts when every function pointer of that name in the tree is marked: then `x->name(` is clear."""
 import os
 import re
 import subprocess
@@ -8,7 +10,7 @@ import sys
 
 NOT_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
 DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\\n|\\.)*", re.M)
-MEMBER = re.compile(r"\bsuspends\b[^;{}()]*\(\s*\*\s*(\w+)\s*\)\s*\(")
+POINTER = re.compile(r"(?:^|[;{}(,])([^;{}(),]*)\(\s*\*\s*(\w+)\s*\)\s*\(", re.M)
 FUNCTION = re.compile(r"(\w+)\s*\(")
 
 
@@ -48,13 +50,15 @@ def main():
                            check=True, capture_output=True, text=True).stdout.split()
     files = [f for f in files if f.endswith((".c", ".h")) and os.path.exists(f)]
     texts = {f: DIRECTIVE.sub(blank, NOT_CODE.sub(blank, open(f).read())) for f in files}
-    public, local, members = set(), {f: set() for f in files}, set()
+    public, local, pointers = set(), {f: set() for f in files}, {True: set(), False: set()}
     for f, text in texts.items():
-        members.update(MEMBER.findall(text))
+        for before, name in POINTER.findall(text):
+            pointers["suspends" in before.split()].add(name)
         for head, _, _ in top_level(text):
             name = function_name(head)
-            if name and re.search(r"\bsuspends\b", head) and not MEMBER.search(head):
+            if name and re.search(r"\bsuspends\b", head) and not re.match(r"[^(]*\(\s*\*", head):
                 (local[f] if re.search(r"\bstatic\b", head) else public).add(name)
+    members = pointers[True] - pointers[False]
     bad = []
     for f, text in texts.items():
         marked = public | local[f]
