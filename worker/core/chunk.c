@@ -1,0 +1,440 @@
+#include "worker/core/chunk.h"
+#include "worker/io/json.h"
+#include <stdlib.h>
+
+enum {
+    BYTES_PER_TOKEN = 24,    /* text poor in words (rulers, base64) costs by its bytes */
+    YIELD_BYTES = 128 << 10, /* of text between two turns of the loop */
+    HEADING_TEXT_MAX = 200,  /* bytes of a heading kept in a chunk */
+    HEADING_LEVELS = 6,
+};
+
+/* ---- options ---- */
+
+int chunking_parse(struct arena *a, struct str json, const struct config *cfg, struct chunking *out, struct err *e)
+{
+    static const char *const names[] = {"auto", "static", "structure"};
+    struct chunking c = {CHUNK_AUTO, (int)cfg->ingest_chunk_tokens, (int)cfg->ingest_chunk_overlap};
+    struct str type = STR("auto");
+    int64_t tokens = c.max_tokens, overlap = c.overlap;
+    bool has_tokens = false, has_overlap = false;
+    struct json_member members[] = {
+        {.name = "type", .kind = JSON_STR, .out = &type},
+        {.name = "max_tokens", .kind = JSON_INT64, .min = 16, .max = 4096, .out = &tokens, .present = &has_tokens},
+        {.name = "overlap", .kind = JSON_INT64, .min = 0, .max = 2048, .out = &overlap, .present = &has_overlap},
+    };
+    json_t *object;
+    if (json_parse_object(a, json.n ? json : STR("{}"), 8, &object, e) ||
+        json_members(a, object, "/chunking", members, sizeof members / sizeof *members, false, e))
+        return -1;
+    size_t t = 0;
+    while (t < 3 && !str_eqz(type, names[t]))
+        t++;
+    if (t == 3)
+        return err_at(e, "/chunking/type", "must be one of auto, static, structure");
+    if (t == CHUNK_AUTO && (has_tokens || has_overlap))
+        return err_at(e, has_tokens ? "/chunking/max_tokens" : "/chunking/overlap",
+                      "belongs to the types static and structure");
+    if (!has_overlap && overlap > tokens / 2)
+        overlap = tokens / 2;
+    if (overlap > tokens / 2)
+        return err_at(e, "/chunking/overlap", "must be at most half of max_tokens (%lld)", (long long)tokens / 2);
+    c.type = t;
+    c.max_tokens = (int)tokens;
+    c.overlap = (int)overlap;
+    *out = c;
+    return 0;
+}
+
+/* ---- pieces: what is never cut, in order; chunks are runs of them ---- */
+
+struct piece {
+    size_t from, to;  /* bytes */
+    size_t char_from; /* characters before `from` */
+    size_t cost;      /* tokens, or more if it is long for its tokens */
+    const struct str *headings;
+    int page;
+    bool heading;
+};
+
+struct chunker {
+    struct arena *a;
+    struct analyzer *an;
+    const struct extracted *x;
+    struct chunking how;
+    size_t max_bytes; /* of a piece */
+    size_t max_chunks;
+    struct err *e;
+
+    struct piece *piece;  /* of the chunk being filled */
+    size_t n, cap, fresh; /* fresh: index of the first piece that no chunk has yet */
+    size_t cost;
+
+    struct store_chunk_new *chunk;
+    size_t n_chunk, cap_chunk;
+    struct buf terms;
+
+    size_t at_byte, at_char; /* how far characters are counted */
+    size_t since_yield;
+    struct str level[HEADING_LEVELS]; /* headings above the current place, as JSON strings; "" = none */
+    const struct str *headings;       /* the JSON array of them */
+};
+
+static size_t chars_before(struct chunker *c, size_t byte)
+{
+    for (; c->at_byte < byte; c->at_byte++)
+        c->at_char += ((unsigned char)c->x->text.p[c->at_byte] & 0xc0) != 0x80;
+    return c->at_char;
+}
+
+static bool count_term(void *arg, const struct term *t)
+{
+    (void)t;
+    ++*(size_t *)arg;
+    return true;
+}
+
+static struct str text_of(const struct chunker *c, size_t from, size_t to)
+{
+    return (struct str){c->x->text.p + from, to - from};
+}
+
+static size_t cost_of(struct chunker *c, size_t from, size_t to)
+{
+    size_t tokens = 0, bytes = (to - from + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN;
+    analyze(c->an, text_of(c, from, to), count_term, &tokens);
+    return tokens > bytes ? tokens : bytes;
+}
+
+/* ---- chunks ---- */
+
+static size_t count_chars(struct str s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++)
+        n += ((unsigned char)s.p[i] & 0xc0) != 0x80;
+    return n;
+}
+
+static int emit(struct chunker *c, size_t n)
+{
+    if (c->n_chunk == c->max_chunks)
+        return err_set(
+            c->e, ERR_VALIDATION,
+            "the document would have more than %zu chunks (ingest.max_chunks); split it or use larger chunks",
+            c->max_chunks);
+    if (c->n_chunk == c->cap_chunk) {
+        size_t cap = c->cap_chunk ? 2 * c->cap_chunk : 16;
+        struct store_chunk_new *grown = arena_alloc(c->a, cap * sizeof *grown);
+        if (c->n_chunk)
+            memcpy(grown, c->chunk, c->n_chunk * sizeof *grown);
+        c->chunk = grown;
+        c->cap_chunk = cap;
+    }
+    const struct piece *first = &c->piece[0], *last = &c->piece[n - 1];
+    struct str text = text_of(c, first->from, last->to);
+    c->terms.n = 0;
+    int tokens = analyze_terms(c->an, text, &c->terms);
+    struct store_chunk_new *k = &c->chunk[c->n_chunk++];
+    *k = (struct store_chunk_new){
+        .text = text,
+        .terms = arena_dup(c->a, buf_view(&c->terms)),
+        .headings = *first->headings,
+        .tokens = tokens,
+        .page = first->page,
+        .byte_start = (int64_t)first->from,
+        .byte_end = (int64_t)last->to,
+        .char_start = (int64_t)first->char_from,
+        .char_end = (int64_t)(first->char_from + count_chars(text)),
+    };
+    sha256_of(text.p, text.n, &k->sha256);
+    return 0;
+}
+
+static void keep_from(struct chunker *c, size_t first, size_t fresh)
+{
+    memmove(c->piece, c->piece + first, (c->n - first) * sizeof *c->piece);
+    c->n -= first;
+    c->fresh = fresh;
+    c->cost = 0;
+    for (size_t i = 0; i < c->n; i++)
+        c->cost += c->piece[i].cost;
+}
+
+/* The section ends here: what follows shares nothing with it. */
+static int end_section(struct chunker *c)
+{
+    if (c->n > c->fresh && emit(c, c->n))
+        return -1;
+    keep_from(c, c->n, 0);
+    return 0;
+}
+
+/* The chunk is full and more of the section comes: repeat its end, as much as overlaps. `next` must fit beside it. */
+static int end_full(struct chunker *c, size_t next)
+{
+    size_t n = c->n, room = (size_t)c->how.max_tokens;
+    while (n > c->fresh && c->piece[n - 1].heading)
+        n--; /* a heading goes with what it heads */
+    if (n <= c->fresh)
+        n = c->n;
+    if (emit(c, n))
+        return -1;
+    size_t first = n, repeated = 0;
+    for (size_t i = n; i < c->n; i++)
+        next += c->piece[i].cost;
+    while (first > 1 && n == c->n && !c->piece[first - 1].heading) {
+        size_t cost = c->piece[first - 1].cost;
+        if (repeated + cost > (size_t)c->how.overlap || repeated + cost + next > room)
+            break;
+        repeated += cost;
+        first--;
+    }
+    keep_from(c, first, n - first);
+    return 0;
+}
+
+static bool fits(const struct chunker *c, size_t cost)
+{
+    return c->cost + cost <= (size_t)c->how.max_tokens;
+}
+
+static int add(struct chunker *c, struct piece p)
+{
+    if (c->n > c->fresh && !fits(c, p.cost) && end_full(c, p.cost))
+        return -1;
+    if (c->n && !fits(c, p.cost) && end_section(c)) /* long headings, or no room for the repetition */
+        return -1;
+    if (c->n == c->cap) {
+        c->cap = c->cap ? 2 * c->cap : 64;
+        c->piece = realloc(c->piece, c->cap * sizeof *c->piece);
+        if (!c->piece)
+            abort();
+    }
+    c->piece[c->n++] = p;
+    c->cost += p.cost;
+    return 0;
+}
+
+static struct piece piece_of(struct chunker *c, const struct block *b, size_t from, size_t to, size_t cost)
+{
+    return (struct piece){
+        .from = from,
+        .to = to,
+        .char_from = chars_before(c, from),
+        .cost = cost,
+        .headings = c->headings,
+        .page = b->page,
+        .heading = b->kind == BLOCK_HEADING && c->how.type != CHUNK_STATIC,
+    };
+}
+
+/* ---- cutting ---- */
+
+static bool space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t';
+}
+
+/* Does a sentence end with the punctuation at `at`? *end: behind it and its closing quotes, in any case. */
+static bool sentence_ends(struct str s, size_t at, size_t *end)
+{
+    static const char *const wide[] = {"。", "！", "？", "．"};
+    *end = at + 1;
+    for (size_t i = 0; i < 4; i++)
+        if (s.n - at >= 3 && memcmp(s.p + at, wide[i], 3) == 0) {
+            *end = at + 3;
+            return true;
+        }
+    if (!memchr(".!?", s.p[at], 3))
+        return false;
+    size_t i = at + 1;
+    while (i < s.n && memchr(".!?\"')]", s.p[i], 7))
+        i++;
+    *end = i;
+    if (i == s.n)
+        return true;
+    if (!space(s.p[i]))
+        return false;
+    while (i < s.n && space(s.p[i]))
+        i++;
+    if (i < s.n && s.p[i] >= 'a' && s.p[i] <= 'z')
+        return false; /* an abbreviation */
+    bool capital = at >= 1 && s.p[at - 1] >= 'A' && s.p[at - 1] <= 'Z';
+    bool initial = capital && (at == 1 || s.p[at - 2] == ' ' || s.p[at - 2] == '.');
+    return !(s.p[at] == '.' && initial);
+}
+
+/* The next sentence (or line) from the start of `s`: its length. At most `max` bytes, cut at white space if there is any
+ * in the second half. */
+static size_t sentence(struct str s, bool lines, size_t max)
+{
+    bool whole = s.n <= max;
+    size_t last_space = 0, end;
+    s = str_sub(s, 0, max);
+    for (size_t i = 0; i < s.n; i = end) {
+        bool ends = lines ? s.p[i] == '\n' : sentence_ends(s, i, &end);
+        if (lines)
+            end = i + 1;
+        if (ends && end < s.n)
+            return end;
+        if (space(s.p[i]))
+            last_space = i;
+    }
+    if (whole)
+        return s.n;
+    if (last_space > s.n / 2)
+        return last_space;
+    for (size_t back = 0; back < 4 && back < s.n; back++) /* where the last character begins, if it is cut */
+        if (((unsigned char)s.p[s.n - 1 - back] & 0xc0) != 0x80)
+            return str_utf8_valid_prefix(str_sub(s, s.n - 1 - back, s.n)) ? s.n : s.n - 1 - back;
+    return s.n;
+}
+
+struct words {
+    struct chunker *c;
+    const struct block *b;
+    size_t base, from; /* of the text; of the word that is open */
+    size_t tokens;     /* that begin in it */
+    int rc;
+};
+
+static int add_word(struct words *w, size_t end)
+{
+    while (end > w->from + 1 && space(w->c->x->text.p[end - 1]))
+        end--;
+    size_t bytes = (end - w->from + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN;
+    return add(w->c, piece_of(w->c, w->b, w->from, end, bytes > w->tokens ? bytes : w->tokens));
+}
+
+static bool word(void *arg, const struct term *t)
+{
+    struct words *w = arg;
+    size_t at = w->base + t->from;
+    if (w->tokens && at > w->from) {
+        w->rc = add_word(w, at);
+        w->from = at;
+        w->tokens = 0;
+    }
+    w->tokens++;
+    return w->rc == 0;
+}
+
+/* One piece per word, with what follows it up to the next. */
+static int add_words(struct chunker *c, const struct block *b, size_t from, size_t to)
+{
+    struct words w = {.c = c, .b = b, .base = from, .from = from};
+    analyze(c->an, text_of(c, from, to), word, &w);
+    return w.rc ? -1 : add_word(&w, to);
+}
+
+suspends static int breathe(struct chunker *c, size_t bytes)
+{
+    c->since_yield += bytes;
+    if (c->since_yield < YIELD_BYTES || !fiber_self())
+        return 0;
+    c->since_yield = 0;
+    return fiber_yield() ? err_set(c->e, ERR_CANCELED, "chunking was cancelled") : 0;
+}
+
+suspends static int add_block(struct chunker *c, const struct block *b)
+{
+    struct str text = c->x->text;
+    bool lines = b->kind == BLOCK_CODE || b->kind == BLOCK_TABLE_ROW, by_word = c->how.type == CHUNK_STATIC;
+    for (size_t at = b->from; at < b->to;) {
+        while (at < b->to && (lines ? text.p[at] == '\n' : space(text.p[at])))
+            at++;
+        if (at == b->to)
+            break;
+        size_t len = sentence(str_sub(text, at, b->to - at), lines, c->max_bytes), end = at + len;
+        while (end > at + 1 && space(text.p[end - 1]))
+            end--;
+        size_t cost = cost_of(c, at, end);
+        int rc = by_word || cost > (size_t)c->how.max_tokens ? add_words(c, b, at, end)
+                                                             : add(c, piece_of(c, b, at, end, cost));
+        if (rc || breathe(c, len))
+            return -1;
+        at += len;
+    }
+    return 0;
+}
+
+/* ---- headings ---- */
+
+static size_t back_to_character(struct str s, size_t at)
+{
+    while (at > 0 && ((unsigned char)s.p[at] & 0xc0) == 0x80)
+        at--;
+    return at;
+}
+
+static void set_heading(struct chunker *c, const struct block *b)
+{
+    int level = b->level < 1 ? 1 : b->level > HEADING_LEVELS ? HEADING_LEVELS : b->level;
+    struct str text = text_of(c, b->from, b->to);
+    if (text.n > HEADING_TEXT_MAX)
+        text.n = back_to_character(text, HEADING_TEXT_MAX);
+    struct buf json = {0};
+    json_escape(&json, text);
+    c->level[level - 1] = arena_dup(c->a, buf_view(&json));
+    for (int i = level; i < HEADING_LEVELS; i++)
+        c->level[i] = STR("");
+    json.n = 0;
+    buf_ch(&json, '[');
+    for (int i = 0; i < HEADING_LEVELS; i++) {
+        if (!c->level[i].n)
+            continue;
+        if (json.n > 1)
+            buf_ch(&json, ',');
+        buf_str(&json, c->level[i]);
+    }
+    buf_ch(&json, ']');
+    struct str *all = arena_alloc(c->a, sizeof *all);
+    *all = arena_dup(c->a, buf_view(&json));
+    c->headings = all;
+    buf_fini(&json);
+}
+
+static bool only_headings(const struct chunker *c)
+{
+    for (size_t i = c->fresh; i < c->n; i++)
+        if (!c->piece[i].heading)
+            return false;
+    return true;
+}
+
+/* A new section begins a new chunk. `auto` lets short sections share one, as long as a quarter of it is empty. */
+static int begin_section(struct chunker *c)
+{
+    if (c->how.type == CHUNK_STATIC || only_headings(c))
+        return 0;
+    if (c->how.type == CHUNK_AUTO && c->cost < (size_t)c->how.max_tokens / 4)
+        return 0;
+    return end_section(c);
+}
+
+int chunk_document(struct arena *a, struct analyzer *an, const struct extracted *x, const struct chunking *how,
+                   size_t max_chunks, struct store_chunk_new **out, size_t *n, struct err *e)
+{
+    static const struct str none = {"[]", 2};
+    struct chunker c = {.a = a, .an = an, .x = x, .how = *how, .max_chunks = max_chunks, .e = e, .headings = &none};
+    c.max_bytes = (size_t)how->max_tokens * BYTES_PER_TOKEN;
+    int rc = 0;
+    for (size_t i = 0; i < x->n && rc == 0; i++) {
+        if (x->block[i].kind == BLOCK_HEADING) {
+            rc = begin_section(&c);
+            set_heading(&c, &x->block[i]);
+        }
+        if (rc == 0)
+            rc = add_block(&c, &x->block[i]);
+    }
+    if (rc == 0)
+        rc = end_section(&c);
+    if (rc == 0) {
+        *out = c.chunk;
+        *n = c.n_chunk;
+    }
+    free(c.piece);
+    buf_fini(&c.terms);
+    return rc;
+}
