@@ -1,0 +1,101 @@
+/* What the files of io/pg share. */
+#pragma once
+#include "worker/fiber/loop.h"
+#include "worker/io/pg.h"
+#include <libpq-fe.h>
+
+enum pg_call_state { CALL_QUEUED, CALL_SENT, CALL_DONE };
+
+/* One call, on the stack of its fiber. */
+struct pg_call {
+    struct pg *pg;
+    struct list link; /* QUEUED: in the lane's queue; SENT: nowhere, its flight knows it */
+    enum pg_call_state state;
+    int stmt; /* -1: `sql` */
+    const char *sql;
+    struct pg_args *args;
+    enum pg_lane lane;
+    bool write, binary;
+    bool alone; /* wants a Sync of its own: it was in a batch that failed */
+    int retries;
+    struct pg_flight *flight; /* SENT */
+    struct fiber *fiber;
+    PGresult *res; /* DONE: the result, or NULL and `err` */
+    struct err err;
+};
+
+enum pg_flight_kind { FLIGHT_PREPARE, FLIGHT_CALL, FLIGHT_SYNC };
+
+/* One thing sent whose answer is awaited. It outlives a call that is given up. */
+struct pg_flight {
+    struct list link;
+    struct pg_conn *conn;
+    enum pg_flight_kind kind;
+    int stmt;
+    struct pg_call *call; /* NULL: given up, and for SYNC */
+    PGresult *res;
+};
+
+/* DOWN → CONNECTING → READY → DOWN … */
+enum pg_conn_state { CONN_DOWN, CONN_CONNECTING, CONN_READY };
+
+struct pg_conn {
+    struct pg *pg;
+    enum pg_lane lane;
+    enum pg_conn_state state;
+    PGconn *c;
+    struct fiber *connector;
+    struct event on_read, on_write;
+    bool known;              /* was connected before */
+    bool busy;               /* counted as in use */
+    bool *prepared;          /* by statement */
+    struct list flights;     /* in order of sending */
+    struct list unconfirmed; /* writes that succeeded and wait for their Sync */
+    struct list redo;        /* calls of the batch being answered that must be sent again */
+    bool failed;             /* the batch being answered */
+    int in_flight;           /* calls sent and not answered */
+    bool cancelling;         /* a helper is telling the server to cancel what runs here */
+    int failures;            /* attempts to connect since the last success */
+    int64_t progress_ns;     /* when the server last answered, or was first asked */
+};
+
+struct pg_lane_state {
+    struct list queue;
+    int queued;
+    struct pg_conn *conn;
+    int n;
+    struct err why; /* of the last attempt to connect */
+};
+
+struct pg {
+    const struct config *cfg;
+    const struct pg_stmt *table;
+    size_t n_stmt;
+    PQconninfoOption *url;
+    struct pg_lane_state lane[PG_LANES];
+    struct loop_hook hook;
+    struct event tick;
+    int queued, in_flight;
+    int refs; /* the owner, and fibers at work for it */
+    bool closing, warned;
+    int attempt; /* turns the order of several hosts, so that a dead one does not use up every attempt */
+    const char *channel;
+    void (*on_notice)(void *);
+    void *notice_arg;
+};
+
+/* pg_conn.c */
+suspends void pg_conn_start(struct pg_conn *conn); /* in the background, if it is DOWN */
+/* Connects and sets up; what `ragd` needs of a session is set, nothing is prepared. */
+suspends PGconn *pg_conn_open(struct pg *pg, struct err *e);
+bool pg_budget_take(struct pg *pg, struct err *e);
+void pg_budget_give(void);
+void pg_release(struct pg *pg); /* drops a reference */
+
+/* pg.c */
+void pg_conn_ready(struct pg_conn *conn);
+void pg_conn_failed(struct pg_conn *conn, const struct err *why);
+
+/* pg_value.c: what the server or libpq reported, as an error of ours */
+int pg_error(struct err *e, const PGresult *res, const char *what);
+int pg_error_conn(struct err *e, PGconn *c, const char *what);
