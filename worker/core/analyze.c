@@ -244,16 +244,18 @@ static void push(struct scan *s, utf8proc_int32_t c)
     s->word[at] = c;
 }
 
-/* Appends the folded form of one character. */
-static void fold(struct scan *s, utf8proc_int32_t c)
+/* Appends the folded form of one character. True: there are separators in it, as in ½, "1⁄2". */
+static bool fold(struct scan *s, utf8proc_int32_t c)
 {
     if (s->cps >= WORD_MAX)
-        return;
+        return false;
+    bool splits = false;
     utf8proc_int32_t out[CHAR_MAX_CPS];
     int boundary = 0;
     utf8proc_ssize_t n = utf8proc_decompose_char(
         c, out, CHAR_MAX_CPS, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT | UTF8PROC_CASEFOLD | UTF8PROC_IGNORE, &boundary);
     for (utf8proc_ssize_t i = 0; i < n && i < CHAR_MAX_CPS; i++) {
+        splits |= class_of(out[i]) == CHAR_OTHER;
         bool accent = out[i] >= 0x300 && out[i] <= 0x36f;
         if (accent) {
             size_t base = s->cps;
@@ -268,6 +270,7 @@ static void fold(struct scan *s, utf8proc_int32_t c)
         for (; plain && *plain; plain++)
             push(s, *plain);
     }
+    return splits;
 }
 
 /* Composes in place: the result lies where the code points were. There must be room for one more. */
@@ -277,7 +280,7 @@ static struct str compose(utf8proc_int32_t *cps, size_t n)
     return (struct str){(const char *)cps, len > 0 ? (size_t)len : 0};
 }
 
-/* The word collected so far becomes terms: usually one; several where folding gave separators (½ is "1⁄2"). */
+/* The word collected so far becomes terms: usually one; several where folding gave separators. */
 static void end_word(struct scan *s, size_t from, size_t to)
 {
     size_t at = 0;
@@ -311,7 +314,7 @@ static bool apostrophe_inside(const struct scan *s, size_t after)
 static size_t scan_word(struct scan *s, size_t at)
 {
     size_t from = at, to = at;
-    while (at < s->n) {
+    for (bool ends = false; at < s->n && !ends;) {
         utf8proc_int32_t c;
         size_t len = decode(s, at, &c);
         enum char_class k = class_of(c);
@@ -321,7 +324,7 @@ static size_t scan_word(struct scan *s, size_t at)
         } else if (k == CHAR_OTHER || spaceless(c)) {
             break;
         } else if (k != CHAR_IGNORED) {
-            fold(s, c);
+            ends = fold(s, c);
         }
         at += len;
         if (k != CHAR_IGNORED)

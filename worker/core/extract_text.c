@@ -101,7 +101,7 @@ static struct wide wide_of(struct str s)
     return (struct wide){0};
 }
 
-/* Text has hardly any control characters; other files have them everywhere. */
+/* Text has hardly any control characters (a few are forgiven); other files have them everywhere. */
 static bool looks_binary(struct str s)
 {
     size_t n = s.n < 65536 ? s.n : 65536, controls = 0;
@@ -109,7 +109,7 @@ static bool looks_binary(struct str s)
         unsigned char c = (unsigned char)s.p[i];
         controls += c < 0x20 && !memchr("\t\n\r\f\b\033", c, 6);
     }
-    return controls * 100 > n;
+    return controls * 100 > n + 300;
 }
 
 static void decode_windows_1252(struct buf *out, struct str s)

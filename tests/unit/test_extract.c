@@ -1,0 +1,297 @@
+#include "worker/core/extract.h"
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static struct arena arena;
+
+static int begin(void **state)
+{
+    (void)state;
+    arena_init(&arena);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    arena_fini(&arena);
+    return 0;
+}
+
+static struct str sample(const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "tests/data/%s", name);
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    char *bytes = arena_alloc(&arena, 1 << 20);
+    size_t n = fread(bytes, 1, 1 << 20, f);
+    fclose(f);
+    return (struct str){bytes, n};
+}
+
+/* What holds for every extraction. */
+static void check_shape(const struct extracted *x)
+{
+    assert_true(x->n > 0);
+    assert_true(str_is_utf8(x->text));
+    assert_null(memchr(x->text.p, 0, x->text.n));
+    size_t at = 0;
+    for (size_t i = 0; i < x->n; i++) {
+        assert_int_equal(x->block[i].from, at);
+        assert_true(x->block[i].to > x->block[i].from);
+        at = x->block[i].to;
+        if (i + 1 < x->n) {
+            assert_memory_equal(x->text.p + at, "\n\n", 2);
+            at += 2;
+        }
+    }
+    assert_int_equal(at, x->text.n);
+}
+
+/* Blocks as lines "kind[level] text", the text's newlines shown as "/". */
+static const char *outline(const struct extracted *x)
+{
+    static const char *const kinds[] = {"p", "h", "li", "code", "row"};
+    struct buf b = {0};
+    for (size_t i = 0; i < x->n; i++) {
+        const struct block *k = &x->block[i];
+        buf_printf(&b, "%s", kinds[k->kind]);
+        if (k->kind == BLOCK_HEADING)
+            buf_printf(&b, "%d", k->level);
+        buf_ch(&b, ' ');
+        for (size_t j = k->from; j < k->to; j++)
+            buf_ch(&b, x->text.p[j] == '\n' ? '/' : x->text.p[j]);
+        buf_ch(&b, '\n');
+    }
+    const char *z = arena_dup(&arena, buf_view(&b)).p;
+    buf_fini(&b);
+    return z;
+}
+
+static void extracts(struct str bytes, const char *mime, const char *name, const char *found, const char *expected)
+{
+    struct extracted x;
+    const char *code = NULL;
+    struct err e = {0};
+    if (extract(&arena, bytes, str_of(mime), str_of(name), &x, &code, &e))
+        fail_msg("%s: %s: %s", name, code, e.msg);
+    check_shape(&x);
+    assert_string_equal(x.mime, found);
+    assert_string_equal(outline(&x), expected);
+}
+
+static void refuses(struct str bytes, const char *mime, const char *name, const char *expected, const char *says)
+{
+    struct extracted x;
+    const char *code = NULL;
+    struct err e = {0};
+    assert_int_equal(extract(&arena, bytes, str_of(mime), str_of(name), &x, &code, &e), -1);
+    assert_int_equal(e.code, ERR_VALIDATION);
+    assert_string_equal(code, expected);
+    if (!strstr(e.msg, says))
+        fail_msg("\"%s\" does not say \"%s\"", e.msg, says);
+}
+
+static struct str title_of(struct str bytes, const char *name)
+{
+    struct extracted x;
+    const char *code;
+    struct err e;
+    assert_int_equal(extract(&arena, bytes, STR(""), str_of(name), &x, &code, &e), 0);
+    return x.title;
+}
+
+static void test_markdown(void **state)
+{
+    (void)state;
+    extracts(sample("guide.md"), "", "guide.md", "text/markdown",
+             "h1 Operating the Harbour Crane\n"
+             "p The crane lifts containers of up to forty tonnes. Read this guide before the first shift.\n"
+             "h2 Before you start\n"
+             "li Check the wind: above 72 km/h the crane stays locked.\n"
+             "li Walk around the base.\n"
+             "li Look for loose bolts.\n"
+             "li Look for oil.\n"
+             "p Never stand below a load. This rule has no exceptions.\n"
+             "h2 Controls\n"
+             "p Press the green button, then pull the lever. See the appendix for wiring./Photograph of the lever\n"
+             "row Lever | Effect\n"
+             "row up | lifts\n"
+             "row down | lowers\n"
+             "code int lift(int tonnes)/{/    return tonnes <= 40;/}\n"
+             "p Centred notice & warning\n"
+             "h3 Emergency stop\n"
+             "p Hit the red button. The brake closes within 0.3 s.\n");
+    assert_true(str_eqz(title_of(sample("guide.md"), "guide.md"), "Operating the Harbour Crane"));
+    assert_true(str_eqz(title_of(STR("+++\ntitle = 'TOML'\n+++\nbody"), "x.md"), "TOML"));
+    assert_true(str_eqz(title_of(STR("---\nno end of front matter\n"), "x.md"), ""));
+    extracts(STR("text\n---\n\n* * *\n"), "text/markdown", "", "text/markdown", "h2 text\n");
+}
+
+static void test_html(void **state)
+{
+    (void)state;
+    extracts(sample("page.html"), "text/html", "page.html", "text/html",
+             "h1 Tides and moorings\n"
+             "p High water comes every 12 h 25 min — twice a day./Springs follow the full moon.\n"
+             "p An unclosed paragraph, with bold and misnested text.\n"
+             "h2 Lines\n"
+             "li Bow line\n"
+             "li Stern line\n"
+             "li of nylon\n"
+             "row Place | Depth\n"
+             "row Quay 1 | 4.5 m\n"
+             "code for (line of lines)/    tie(line);\n"
+             "p Loose text chart of the bay in a div\n");
+    assert_true(str_eqz(title_of(sample("page.html"), "x"), "Tides & moorings"));
+    assert_true(str_eqz(title_of(STR("<html><h1>Only <i>this</i></h1>"), "x"), "Only this"));
+    /* a page of navigation only is better than nothing */
+    extracts(STR("<html><nav><a>Home</a></nav></html>"), "", "", "text/html", "p Home\n");
+    /* found by its content, whatever it is called */
+    extracts(STR("<!-- x --> <HTML><p>a<p>b"), "", "notes", "text/html", "p a\np b\n");
+    extracts(STR("<?xml version='1.0'?><html><p>a</p></html>"), "text/plain", "a.txt", "text/html", "p a\n");
+    extracts(STR("<html><body>a&#0;b&#x7f;c&#xfeff;d</body>"), "", "", "text/html",
+             "p a\xef\xbf\xbd"
+             "bcd\n");
+}
+
+static void test_plain(void **state)
+{
+    (void)state;
+    extracts(sample("notes.rst"), "", "notes.rst", "text/plain",
+             "h1 Harbour notes\n"
+             "p The pilot boards at the fairway buoy. Speed is at most 6 knots.\n"
+             "h2 Moorings\n"
+             "p Two lines forward, two lines aft.\n");
+    extracts(sample("manpage.txt"), "", "crane.1", "text/plain",
+             "p CRANE(1)                     User Commands                     CRANE(1)\n"
+             "h2 NAME\n"
+             "p        crane - lift a container\n"
+             "h2 SYNOPSIS\n"
+             "p        crane [--up|--down] TONNES\n"
+             "h2 DESCRIPTION\n"
+             "p        The command talks to the controller. It waits until the load hangs/       still, then it "
+             "reports the position.\n");
+    extracts(sample("overstrike.txt"), "", "ls.1", "text/plain", "h2 NAME\np        ls - list files\n");
+    extracts(sample("source.c"), "", "source.c", "text/x-c",
+             "code /* Adds two numbers. *//int add(int a, int b)/{/    return a + b;/}\n"
+             "code int main(void) { return add(1, 2); }\n");
+    extracts(STR("one\r\ntwo\r\n\r\n\r\nthree"), "text/plain", "", "text/plain", "p one/two\np three\n");
+    extracts(STR("a\x01"
+                 "b\x7f"
+                 "c\xc2\x85"
+                 "d"),
+             "", "", "text/plain", "p abcd\n");
+    extracts(STR("ID3 tags are explained here."), "", "", "text/plain", "p ID3 tags are explained here.\n");
+}
+
+static void test_charsets(void **state)
+{
+    (void)state;
+    static const char german[] = "p Liegeplätze\np Die Wassertiefe beträgt fünfzehn Meter – genug für große Schiffe.\n";
+    static const char english[] = "p Mooring plan\np The depth is fifteen metres.\n";
+    extracts(sample("utf16le-bom.txt"), "", "a.txt", "text/plain", german);
+    extracts(sample("windows1252.txt"), "", "a.txt", "text/plain", german);
+    extracts(sample("utf16be.txt"), "", "a.txt", "text/plain", english);
+    extracts(sample("utf32le.txt"), "", "a.txt", "text/plain", english);
+    extracts(sample("koi8.html"), "", "a.html", "text/html", "p Глубина пятнадцать метров.\n");
+    extracts(sample("shiftjis.html"), "", "a.html", "text/html", "p 東京港の水深\n");
+    extracts(STR("\xc7\xcc"), "text/plain; charset=\"koi8-r\"", "", "text/plain", "p гл\n");
+    extracts(STR("\xef\xbb\xbfmark"), "", "", "text/plain", "p mark\n");
+    extracts(sample("japanese.txt"), "", "", "text/plain",
+             "p 港の記録\np 東京港の水深は十五メートルである。潮の流れは速い。船は夜明けに入港する。\n");
+    extracts(STR("\xe9t\xe9"), "text/plain; charset=no-such-charset", "", "text/plain", "p été\n");
+    refuses(STR("\xff\xff\xff\xff"), "text/plain; charset=utf-7", "", "encoding", "utf-7");
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    refuses(STR("%PDF-1.7\n1 0 obj"), "text/markdown", "a.md", "unsupported_file", "PDF");
+    refuses(STR("PK\3\4rest of it"), "", "a.docx", "unsupported_file", "ZIP");
+    refuses(STR("\x7f"
+                "ELF\2\1\1"),
+            "text/plain", "a.txt", "unsupported_file", "ELF");
+    refuses(STR("\x89PNG\r\n\x1a\n...."), "text/html", "a.html", "unsupported_file", "PNG");
+    refuses(STR("\x1f\x8b\x08\0\0\0"), "", "changelog.gz", "unsupported_file", "gzip");
+    refuses(STR("GIF89a\1\0\1\0\0"), "", "a", "unsupported_file", "GIF");
+    refuses(STR("\1\2\3\4 what is this"), "", "a", "unsupported_file", "binary data");
+    refuses(STR("plain words"), "application/pdf", "a.pdf", "invalid_file", "application/pdf");
+    refuses(STR("plain words"), "", "a.docx", "invalid_file", "wordprocessingml");
+    refuses(STR("plain words"), "image/x-unknown", "", "invalid_file", "image");
+    refuses(STR(""), "text/plain", "a.txt", "empty_file", "no text");
+    refuses(STR(" \n\t\n"), "text/plain", "a.txt", "empty_file", "no text");
+    refuses(STR("<html><script>x()</script></html>"), "", "", "empty_file", "no text");
+    refuses(STR("<!-- nothing -->"), "", "a.md", "empty_file", "no text");
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    assert_string_equal(extract_mime_of_name(STR("a.md")), "text/markdown");
+    assert_string_equal(extract_mime_of_name(STR("dir.d/A.HTML")), "text/html");
+    assert_null(extract_mime_of_name(STR("dir.md/README")));
+    assert_null(extract_mime_of_name(STR("README.")));
+    assert_null(extract_mime_of_name(STR("")));
+}
+
+static struct str repeated(const char *head, const char *unit, size_t n, const char *tail)
+{
+    struct buf b = {0};
+    buf_str(&b, str_of(head));
+    for (size_t i = 0; i < n; i++)
+        buf_str(&b, str_of(unit));
+    buf_str(&b, str_of(tail));
+    struct str s = buf_view(&b);
+    arena_own(&arena, b.p, free);
+    return s;
+}
+
+/* Ends, and without overflowing the stack; whether it is read or refused is another matter. */
+static void survives(struct str bytes, const char *name)
+{
+    struct extracted x;
+    const char *code = NULL;
+    struct err e = {0};
+    if (extract(&arena, bytes, STR(""), str_of(name), &x, &code, &e) == 0)
+        check_shape(&x);
+    else
+        assert_string_equal(code, "invalid_file");
+}
+
+static void test_hostile(void **state)
+{
+    (void)state;
+    survives(repeated("<html>", "<div>", 20000, "deep"), "a.html");
+    survives(repeated("<html><table>", "<tr><td><table>", 3000, "deep"), "a.html");
+    survives(repeated("<html>", "<b class=x>", 2000, repeated("", "<p>x", 300, "").p), "a.html");
+    survives(repeated("<html><a ", "b=c d ", 2000, ">x</a>"), "a.html");
+    survives(repeated("", "> ", 5000, "deep"), "a.md");
+    survives(repeated("", "- ", 2000, "deep"), "a.md");
+    survives(repeated("", "[", 50000, "x"), "a.md");
+    survives(repeated("", "*a **b ", 20000, "x"), "a.md");
+    survives(repeated("", "![[]()", 5000, "x"), "a.md");
+    /* gumbo frees the body by recursion when a frameset takes its place */
+    refuses(repeated("<html>", "<div>", 20000, "<frameset>"), "", "a.html", "invalid_file", "nested too deeply");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_markdown, begin, end),
+        cmocka_unit_test_setup_teardown(test_html, begin, end),
+        cmocka_unit_test_setup_teardown(test_plain, begin, end),
+        cmocka_unit_test_setup_teardown(test_charsets, begin, end),
+        cmocka_unit_test_setup_teardown(test_refusals, begin, end),
+        cmocka_unit_test_setup_teardown(test_names, begin, end),
+        cmocka_unit_test_setup_teardown(test_hostile, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
