@@ -70,6 +70,7 @@ void buf_i64(struct buf *b, int64_t v)
 
 void buf_drop(struct buf *b, size_t n)
 {
-    memmove(b->p, b->p + n, b->n - n);
     b->n -= n;
+    if (n && b->n)
+        memmove(b->p, b->p + n, b->n);
 }

@@ -1,5 +1,5 @@
 #include "common/clock.h"
-#include <stdio.h>
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 
@@ -45,6 +45,13 @@ static int64_t days_from_civil(int64_t y, int m, int d)
     return era * 146097 + (int64_t)doe - 719468;
 }
 
+static bool day_valid(int y, int m, int d)
+{
+    static const char days_in[12] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+    return m >= 1 && m <= 12 && d >= 1 && d <= days_in[m - 1] - (m == 2 && !leap);
+}
+
 static void put(char *p, int v, int width)
 {
     for (int i = width - 1; i >= 0; i--, v /= 10)
@@ -88,7 +95,7 @@ int clock_parse_rfc3339(const char *p, size_t n, int64_t *out)
         return -1;
     int y = digits(p, 4), mo = digits(p + 5, 2), d = digits(p + 8, 2);
     int h = digits(p + 11, 2), mi = digits(p + 14, 2), s = digits(p + 17, 2);
-    if (y < 0 || mo < 1 || mo > 12 || d < 1 || d > 31 || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 60)
+    if (y < 0 || !day_valid(y, mo, d) || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 60)
         return -1;
     size_t i = 19;
     int64_t frac = 0;
@@ -139,7 +146,7 @@ int clock_parse_http_date(const char *p, size_t n, int64_t *out)
     for (int i = 0; i < 12; i++)
         if (memcmp(p + 8, months[i], 3) == 0)
             m = i + 1;
-    if (m < 0 || d < 1 || d > 31 || y < 0 || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 60)
+    if (y < 0 || !day_valid(y, m, d) || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 60)
         return -1;
     *out = (days_from_civil(y, m, d) * 86400 + h * 3600 + mi * 60 + s) * 1000000;
     return 0;

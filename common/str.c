@@ -17,7 +17,7 @@ bool str_ieq(struct str a, struct str b)
 
 bool str_starts(struct str s, struct str prefix)
 {
-    return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
+    return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0);
 }
 
 struct str str_trim(struct str s)
@@ -34,7 +34,7 @@ struct str str_cut(struct str *rest, char sep)
     const char *hit = rest->n ? memchr(rest->p, sep, rest->n) : NULL;
     struct str head = *rest;
     if (!hit) {
-        *rest = (struct str){rest->p + rest->n, 0};
+        *rest = str_sub(*rest, rest->n, 0);
         return head;
     }
     head.n = (size_t)(hit - rest->p);
@@ -61,9 +61,9 @@ bool str_to_i64(struct str s, int64_t *out)
 {
     bool neg = s.n && s.p[0] == '-';
     uint64_t u;
-    if (!str_to_u64(neg ? str_sub(s, 1, SIZE_MAX) : s, &u) || u > (uint64_t)INT64_MAX)
+    if (!str_to_u64(neg ? str_sub(s, 1, SIZE_MAX) : s, &u) || u > (uint64_t)INT64_MAX + neg)
         return false;
-    *out = neg ? -(int64_t)u : (int64_t)u;
+    *out = neg ? (int64_t)(0 - u) : (int64_t)u;
     return true;
 }
 

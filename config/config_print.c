@@ -218,7 +218,7 @@ void config_example(struct buf *out)
     struct err e;
     if (config_load(&(struct config_args){0}, &cfg, &e)) /* the defaults are code: they load, or the table is wrong */
         abort();
-    buf_lit(out, "# Every key of ragd at its default, generated from config/keys.def by `make generate`.\n"
+    buf_lit(out, "# Every key of ragd at its default, printed by `ragd dump --example` from config/keys.def.\n"
                  "# Stronger than this file are environment variables, and --set section.key=value above them.\n"
                  "# Sizes: 64K, 10M, 1G. Times: 250ms, 10s, 5m, 24h, 7d. Lists: [a, b] or \"a, b\".\n");
     for (int k = 0; k < KEY_COUNT; k++) {
