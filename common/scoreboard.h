@@ -19,7 +19,7 @@ enum worker_state {
 };
 const char *worker_state_name(enum worker_state state); /* "READY" */
 
-enum stat {
+enum stat_id {
 #define COUNTER(name, help) STAT_##name,
 #define GAUGE(name, help)   STAT_##name,
 #include "common/stats.def"
@@ -100,11 +100,11 @@ extern struct slot *slot_self;
 void scoreboard_attach(struct scoreboard *sb, unsigned slot);
 struct scoreboard *scoreboard_self(void); /* NULL before scoreboard_attach() */
 
-static inline void stat_add(enum stat s, uint64_t n)
+static inline void stat_add(enum stat_id s, uint64_t n)
 {
     slot_self->stat[s] += n;
 }
-static inline void stat_sub(enum stat s, uint64_t n)
+static inline void stat_sub(enum stat_id s, uint64_t n)
 {
     slot_self->stat[s] -= n;
 }

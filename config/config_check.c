@@ -224,15 +224,22 @@ static void apply_port(struct config *cfg)
     of[KEY_server_bind] = of[KEY_server_port];
 }
 
-int config_check_all(struct config *cfg, struct err *e)
+/* Where the stronger of two keys comes from: that is the place to mend. */
+static const struct config_source *stronger(const struct config *cfg, enum config_key a, enum config_key b)
 {
     const struct config_source *of = cfg->origin->of;
+    return of[b].layer > of[a].layer ? &of[b] : &of[a];
+}
+
+int config_check_all(struct config *cfg, struct err *e)
+{
     apply_port(cfg);
     if (cfg->server_workers > cfg->server_max_workers)
-        return config_fail(e, &of[KEY_server_workers], "server.workers: %d is more than server.max_workers (%d)",
-                           (int)cfg->server_workers, (int)cfg->server_max_workers);
+        return config_fail(e, stronger(cfg, KEY_server_workers, KEY_server_max_workers),
+                           "server.workers: %d is more than server.max_workers (%d)", (int)cfg->server_workers,
+                           (int)cfg->server_max_workers);
     if (cfg->ingest_chunk_overlap >= cfg->ingest_chunk_tokens)
-        return config_fail(e, &of[KEY_ingest_chunk_overlap],
+        return config_fail(e, stronger(cfg, KEY_ingest_chunk_overlap, KEY_ingest_chunk_tokens),
                            "ingest.chunk_overlap: %d must be less than ingest.chunk_tokens (%d)",
                            (int)cfg->ingest_chunk_overlap, (int)cfg->ingest_chunk_tokens);
     return 0;
