@@ -1,0 +1,63 @@
+/* The crew: every worker process, from fork to reaping. One entry for each slot of the scoreboard. An entry that
+ * belongs to a generation is kept filled: after a death it is forked again, at once or after a delay that doubles with
+ * each failed boot. An entry without one is free, or still holds a process that was asked to leave. */
+#pragma once
+#include "common/scoreboard.h"
+
+struct master;
+struct generation;
+
+/* What a worker was asked to do, in order of force. */
+enum ask { ASK_NOTHING, ASK_TERM, ASK_ABRT, ASK_QUIT, ASK_KILL };
+
+struct worker {
+    unsigned slot;
+    pid_t pid; /* 0: no process */
+    enum role role;
+    const struct generation *gen; /* NULL: nobody counts on this entry */
+    bool once;                    /* not forked again after a death: the canary of a reload */
+    unsigned failures;            /* boots in a row that failed */
+    int64_t respawn_at;           /* no process: when to fork */
+
+    /* of the process */
+    int64_t fork_ns;
+    bool was_ready;
+    enum ask asked;
+    int64_t deadline;    /* of `asked`: then comes the next, harder one. Of ASK_NOTHING: end of the boot. 0: none */
+    int64_t beat_floor;  /* no beat before this time counts as missed */
+    int64_t watchdog_ms; /* settings of its generation, which it may outlive */
+    int64_t fast_ms, abort_ms, uptime_ms;
+    enum death cause; /* why the master ended it; DEATH_COUNT: it did not */
+    int status;       /* wait status of the last process that ended here */
+};
+
+struct crew {
+    struct worker *v;
+    unsigned n;
+};
+
+must_use int crew_init(struct crew *c, unsigned slots, struct err *e);
+void crew_fini(struct crew *c);
+
+/* Takes a free entry for one more worker; the next crew_tick() forks it. NULL: none is free. */
+struct worker *crew_add(struct master *m, const struct generation *g, enum role role);
+/* Asks it to finish what it is doing and to leave; harder ones follow at their deadlines. It is not replaced. */
+void crew_drain(struct master *m, struct worker *w);
+void crew_quit(struct master *m, struct worker *w);
+
+void crew_reap(struct master *m);              /* collects every child that ended, also those nobody knows */
+void crew_tick(struct master *m, int64_t now); /* deadlines, watchdog, forks that are due */
+void crew_level(struct master *m);             /* adds and drains until the current generation has its targets */
+void crew_shift(struct crew *c, int64_t gap, int64_t now); /* the master slept for `gap`: no worker pays for it */
+int64_t crew_next_due(const struct crew *c);               /* earliest deadline or fork; INT64_MAX: none */
+
+bool crew_ready(const struct master *m, const struct worker *w);
+int crew_count(const struct master *m, const struct generation *g, enum role role, bool ready_only);
+int crew_alive(const struct crew *c);
+bool crew_booting(const struct crew *c);
+bool crew_hopeless(const struct crew *c); /* each entry has failed to boot three times */
+
+/* Delay before the next fork after `failures` in a row, without the jitter: 0, 100, 200, 400 … 30000 ms. */
+int64_t crew_delay_ms(unsigned failures);
+/* "exit 3", "signal 9 (KILL)" */
+void crew_describe(int status, char *out, size_t cap);
