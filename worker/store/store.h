@@ -296,7 +296,8 @@ struct store_ops {
     suspends int (*job_counts)(struct store *, int64_t counts[JOB_STATE_COUNT], struct err *);
 
     /* The oldest job that is due, now leased to `owner` until now + lease: queued ones, and running ones whose lease has
-     * run out (their attempt counts). *found = false: none. A job out of attempts is failed by the taker (jobs/). */
+     * run out. `attempts` counts the tries begun, this one included; job_put_back without count_attempt takes it off.
+     * *found = false: none. A job out of attempts is failed by the taker (jobs/). */
     suspends int (*job_lease)(struct store *, struct arena *, const struct uuid *owner, int64_t lease_us,
                               struct store_job *out, bool *found, struct err *);
     /* Extends the lease and reports progress, on the document too. ERR_CONFLICT: the lease is lost, give up.
@@ -311,6 +312,9 @@ struct store_ops {
     suspends int (*job_put_back)(struct store *, const struct uuid *job, const struct uuid *owner, int64_t delay_us,
                                  bool count_attempt, struct str code, struct str stage, struct str message,
                                  struct err *);
+
+    /* `fn(arg)` is called, from the loop, when some other process may have queued a job. NULL: the product cannot tell. */
+    void (*jobs_watch)(struct store *, void (*fn)(void *arg), void *arg);
 
     /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
     suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in, bool *mine,
