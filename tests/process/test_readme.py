@@ -38,7 +38,8 @@ def test_use(tmp_path):
 
 def test_make_run_serves(tmp_path):
     """`make run` in a copy of the tree, with the objects that are built already."""
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    listing = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     for name in files.split("\0")[:-1]:
         if (ROOT / name).exists():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
