@@ -1,0 +1,9 @@
+#include "worker/kinds.h"
+#include "worker/core/ingest.h"
+
+const struct job_kind job_kinds[] = {
+    {"ingest", ingest_run},
+    {"delete_collection", ingest_delete_collection_run},
+    {"delete_documents", ingest_delete_documents_run},
+};
+const size_t n_job_kinds = sizeof job_kinds / sizeof *job_kinds;
