@@ -1,0 +1,20 @@
+/* One document on its way into the store: from a JSON object (a body, a line of an import) or from multipart, with its
+ * members checked, its bytes hashed, and what is longer than a part put before the document itself. */
+#pragma once
+#include "worker/api/api.h"
+
+enum { UPLOAD_TITLE_MAX = 512, UPLOAD_EXTERNAL_ID_MAX = 256, UPLOAD_FILENAME_MAX = 255 };
+
+struct upload {
+    struct store_document_new doc;
+    struct spool *spool; /* the bytes, if they are not in `text` */
+    struct str text;
+};
+
+/* {"text", …}. Everything lives in `a`, and `object` as long. Does not wait: hashing is for upload_store(). */
+must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct upload *out, struct err *e);
+/* The body of `r`. */
+suspends must_use int upload_from_multipart(struct request *r, struct upload *out, struct err *e);
+/* Fills in collection and external id policy beforehand: out->doc.collection, by_external_id, if_version. */
+suspends must_use int upload_store(struct request *r, struct arena *a, struct upload *u, struct store_document *d,
+                                   enum store_created *what, struct store_job *job, struct err *e);
