@@ -20,7 +20,7 @@ int api_id(struct request *r, size_t i, const char *what, struct uuid *out, stru
     return api_failed(what, r->param[i], e);
 }
 
-int api_collection_id(struct request *r, struct str which, struct uuid *out, struct err *e)
+suspends int api_collection_id(struct request *r, struct str which, struct uuid *out, struct err *e)
 {
     struct store_collection c;
     if (uuid_parse(which, out))
@@ -45,7 +45,7 @@ static void parse_blocking(void *arg)
     p->result = json_parse_object(p->arena, p->text, p->depth, p->out, p->e);
 }
 
-int api_body(struct request *r, bool optional, json_t **out, struct err *e)
+suspends int api_body(struct request *r, bool optional, json_t **out, struct err *e)
 {
     enum { LARGE = 1 << 20 }; /* takes longer to parse than others should wait for their turn */
     bool upload = r->route->body == BODY_UPLOAD;
@@ -176,7 +176,7 @@ bool api_job_over(const struct store_job *j)
     return j->state != JOB_queued && j->state != JOB_running;
 }
 
-int api_job_await(struct request *r, int64_t wait_ns, struct store_job *j, struct err *e)
+suspends int api_job_await(struct request *r, int64_t wait_ns, struct store_job *j, struct err *e)
 {
     int64_t pause = 10 * MS, until, left = fiber_time_left();
     jobs_announce(r->app->jobs_fd);
@@ -195,7 +195,7 @@ int api_job_await(struct request *r, int64_t wait_ns, struct store_job *j, struc
     return 0;
 }
 
-int api_job_reply(struct request *r, struct store_job *j, struct err *e)
+suspends int api_job_reply(struct request *r, struct store_job *j, struct err *e)
 {
     char id[UUID_TEXT_LEN];
     if (api_job_await(r, api_prefer(r).wait_ns, j, e))

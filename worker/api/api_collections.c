@@ -53,7 +53,7 @@ static void reply_collection(struct request *r, int status, const struct store_c
     api_write_collection(&o, c);
 }
 
-int api_collection_create(struct request *r, struct err *e)
+suspends int api_collection_create(struct request *r, struct err *e)
 {
     struct store_collection in = {0}, out;
     struct fields f;
@@ -75,7 +75,7 @@ int api_collection_create(struct request *r, struct err *e)
     return 0;
 }
 
-int api_collection_list(struct request *r, struct err *e)
+suspends int api_collection_list(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {API_PAGE_QUERY, NULL};
     struct store_collection *c;
@@ -93,7 +93,7 @@ int api_collection_list(struct request *r, struct err *e)
 }
 
 /* The collection of the path, by id or by name. */
-static int find(struct request *r, struct store_collection *c, struct err *e)
+suspends static int find(struct request *r, struct store_collection *c, struct err *e)
 {
     struct uuid id;
     int failed = uuid_parse(r->param[0], &id)
@@ -102,7 +102,7 @@ static int find(struct request *r, struct store_collection *c, struct err *e)
     return failed ? api_failed("collection", r->param[0], e) : 0;
 }
 
-int api_collection_get(struct request *r, struct err *e)
+suspends int api_collection_get(struct request *r, struct err *e)
 {
     struct store_collection c;
     if (find(r, &c, e))
@@ -112,8 +112,8 @@ int api_collection_get(struct request *r, struct err *e)
     return 0;
 }
 
-static int patch_once(struct request *r, const struct fields *f, struct store_collection_patch *p, int64_t if_version,
-                      struct err *e)
+suspends static int patch_once(struct request *r, const struct fields *f, struct store_collection_patch *p,
+                               int64_t if_version, struct err *e)
 {
     struct store_collection c;
     struct json_t *merged;
@@ -133,7 +133,7 @@ static int patch_once(struct request *r, const struct fields *f, struct store_co
     return 0;
 }
 
-int api_collection_patch(struct request *r, struct err *e)
+suspends int api_collection_patch(struct request *r, struct err *e)
 {
     struct store_collection_patch p = {0};
     struct fields f;
@@ -159,7 +159,7 @@ int api_collection_patch(struct request *r, struct err *e)
     return err_set(e, ERR_BUSY, "The collection is being changed by others all the time; try again");
 }
 
-int api_collection_delete(struct request *r, struct err *e)
+suspends int api_collection_delete(struct request *r, struct err *e)
 {
     struct store_job job;
     struct uuid id;

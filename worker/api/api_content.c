@@ -9,7 +9,7 @@ struct file {
     int number;
 };
 
-static int read_file(void *arg, int64_t offset, void *buf, size_t n, struct err *e)
+suspends static int read_file(void *arg, int64_t offset, void *buf, size_t n, struct err *e)
 {
     struct file *f = arg;
     char *to = buf;
@@ -74,7 +74,7 @@ static struct str hash_etag(struct request *r, const struct sha256 *s)
     return arena_printf(&r->arena, "\"%.*s\"", SHA256_TEXT_LEN, hex);
 }
 
-int api_document_content(struct request *r, struct err *e)
+suspends int api_document_content(struct request *r, struct err *e)
 {
     struct store_document d;
     struct uuid id;
@@ -101,7 +101,7 @@ int api_document_content(struct request *r, struct err *e)
     return reply_range(r, &src, e);
 }
 
-int api_document_text(struct request *r, struct err *e)
+suspends int api_document_text(struct request *r, struct err *e)
 {
     struct uuid id;
     struct sha256 hash;

@@ -21,7 +21,7 @@ static void reply_done(struct request *r)
     jo_end(&o, '}');
 }
 
-int api_debug_sleep(struct request *r, struct err *e)
+suspends int api_debug_sleep(struct request *r, struct err *e)
 {
     static const char *const query[] = {"ms", NULL};
     int64_t ms;

@@ -10,7 +10,7 @@ static void reply_document(struct request *r, const struct store_document *d)
     api_write_document(&o, d);
 }
 
-static int find(struct request *r, struct store_document *d, struct err *e)
+suspends static int find(struct request *r, struct store_document *d, struct err *e)
 {
     struct uuid id;
     if (api_id(r, 0, "document", &id, e))
@@ -20,7 +20,7 @@ static int find(struct request *r, struct store_document *d, struct err *e)
     return 0;
 }
 
-int api_document_get(struct request *r, struct err *e)
+suspends int api_document_get(struct request *r, struct err *e)
 {
     struct store_document d;
     if (find(r, &d, e))
@@ -30,7 +30,7 @@ int api_document_get(struct request *r, struct err *e)
     return 0;
 }
 
-int api_document_by_external_id(struct request *r, struct err *e)
+suspends int api_document_by_external_id(struct request *r, struct err *e)
 {
     struct store_document d;
     struct uuid collection;
@@ -64,7 +64,7 @@ static int read_query(struct request *r, struct store_document_query *q, struct 
     return 0;
 }
 
-int api_document_list(struct request *r, struct err *e)
+suspends int api_document_list(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {API_PAGE_QUERY, "status", "sha256", "tag",
                                           "external_id",  "q",      "filter", NULL};
@@ -91,8 +91,8 @@ struct change {
     bool has_metadata;
 };
 
-static int patch_once(struct request *r, const struct change *c, struct store_document_patch *p, int64_t if_version,
-                      struct err *e)
+suspends static int patch_once(struct request *r, const struct change *c, struct store_document_patch *p,
+                               int64_t if_version, struct err *e)
 {
     struct store_document d;
     json_t *merged;
@@ -112,7 +112,7 @@ static int patch_once(struct request *r, const struct change *c, struct store_do
     return 0;
 }
 
-int api_document_patch(struct request *r, struct err *e)
+suspends int api_document_patch(struct request *r, struct err *e)
 {
     struct store_document_patch p = {.tags = STR("[]")};
     struct change c = {.title = STR(""), .language = STR("")};
@@ -141,7 +141,7 @@ int api_document_patch(struct request *r, struct err *e)
     return err_set(e, ERR_BUSY, "The document is being changed by others all the time; try again");
 }
 
-int api_document_delete(struct request *r, struct err *e)
+suspends int api_document_delete(struct request *r, struct err *e)
 {
     struct uuid id;
     int64_t if_version;
@@ -153,7 +153,7 @@ int api_document_delete(struct request *r, struct err *e)
     return 0;
 }
 
-int api_documents_delete(struct request *r, struct err *e)
+suspends int api_documents_delete(struct request *r, struct err *e)
 {
     struct filter *filter;
     struct store_job job;
@@ -187,7 +187,7 @@ int api_documents_delete(struct request *r, struct err *e)
     return 0;
 }
 
-int api_document_reprocess(struct request *r, struct err *e)
+suspends int api_document_reprocess(struct request *r, struct err *e)
 {
     struct store_job job;
     struct uuid id;
@@ -200,7 +200,7 @@ int api_document_reprocess(struct request *r, struct err *e)
     return api_job_reply(r, &job, e);
 }
 
-int api_document_versions(struct request *r, struct err *e)
+suspends int api_document_versions(struct request *r, struct err *e)
 {
     struct store_version *v;
     struct uuid id;
@@ -229,7 +229,7 @@ int api_document_versions(struct request *r, struct err *e)
 
 /* ---- chunks ---- */
 /* `after` is the id of a chunk; where its document goes on is its ordinal. */
-static int first_ordinal(struct request *r, const struct uuid *document, int *from, struct err *e)
+suspends static int first_ordinal(struct request *r, const struct uuid *document, int *from, struct err *e)
 {
     struct store_chunk c;
     struct uuid after;
@@ -250,7 +250,7 @@ static int first_ordinal(struct request *r, const struct uuid *document, int *fr
     return 0;
 }
 
-int api_document_chunks(struct request *r, struct err *e)
+suspends int api_document_chunks(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {"limit", "after", NULL};
     struct store_chunk *c;
@@ -273,7 +273,7 @@ int api_document_chunks(struct request *r, struct err *e)
     return 0;
 }
 
-int api_chunk_get(struct request *r, struct err *e)
+suspends int api_chunk_get(struct request *r, struct err *e)
 {
     struct store_chunk c;
     struct uuid document, id;

@@ -28,7 +28,7 @@ struct import {
     struct spool answers;
     int64_t sent;
     struct fiber_queue written; /* the sender waits here for answers */
-    bool complete, sender_gone;
+    bool collecting, complete, sender_gone;
     struct err error; /* of the sender or of the spool: ends the import */
     bool failed;
 };
@@ -55,15 +55,18 @@ static void answer(struct line *l, const char *status, const struct store_docume
     buf_ch(&l->answer, '\n');
 }
 
-/* Marks a line as answered and takes everything off the ring that no earlier line holds back. */
-static void line_done(struct line *l)
+/* Marks a line as answered and takes everything off the ring that no earlier line holds back. The spool may wait for a
+ * disk, never for a client; what ends meanwhile is taken by who is already at it. */
+suspends static void line_done(struct line *l)
 {
     struct import *im = l->im;
     struct err e;
     l->done = true;
+    if (im->collecting)
+        return;
+    im->collecting = true;
     while (im->first < im->next && im->line[im->first % WINDOW].done) {
         struct line *head = &im->line[im->first % WINDOW];
-        /* The spool may write to a disk but never waits for a client. */
         if (!im->failed && spool_add(&im->answers, head->answer.p, head->answer.n, &e))
             fail(im, &e);
         im->bytes -= head->size;
@@ -71,12 +74,13 @@ static void line_done(struct line *l)
         arena_fini(&head->arena);
         im->first++;
     }
+    im->collecting = false;
     fiber_queue_wake_all(&im->progress);
     fiber_queue_wake_all(&im->written);
 }
 
 /* Sends what the spool holds; begins the reply with the first answer, so that what fails before can still be an error. */
-static void send_answers(void *arg)
+suspends static void send_answers(void *arg)
 {
     struct import *im = arg;
     char buf[16384];
@@ -109,7 +113,7 @@ static void send_answers(void *arg)
 }
 
 /* ---- one line ---- */
-static void store_line(void *arg)
+suspends static void store_line(void *arg)
 {
     static const char *const words[] = {[STORE_CREATED] = "created",
                                         [STORE_DUPLICATE] = "duplicate",
@@ -142,7 +146,7 @@ static struct line *find_conflict(struct import *im, const struct line *with)
     return NULL;
 }
 
-static int wait_progress(struct import *im, struct err *e)
+suspends static int wait_progress(struct import *im, struct err *e)
 {
     int why = fiber_queue_wait(&im->progress, "import window");
     if (why)
@@ -162,7 +166,7 @@ static struct line *line_new(struct import *im, size_t size)
     return l;
 }
 
-static void refuse_line(struct import *im, const struct err *why)
+suspends static void refuse_line(struct import *im, const struct err *why)
 {
     struct line *l = line_new(im, 0);
     answer(l, "error", NULL, why);
@@ -170,7 +174,7 @@ static void refuse_line(struct import *im, const struct err *why)
 }
 
 /* `text` is the caller's and copied. -1 only when the import itself cannot go on. */
-static int take_line(struct import *im, struct str text, struct err *e)
+suspends static int take_line(struct import *im, struct str text, struct err *e)
 {
     struct err why;
     json_t *object;
@@ -214,7 +218,7 @@ struct reader {
     bool skipping;      /* inside a line that is too long */
 };
 
-static int take_bytes(struct import *im, struct reader *rd, struct str bytes, struct err *e)
+suspends static int take_bytes(struct import *im, struct reader *rd, struct str bytes, struct err *e)
 {
     size_t max = (size_t)im->r->cfg->limits_import_line;
     while (bytes.n) {
@@ -245,7 +249,7 @@ static int take_bytes(struct import *im, struct reader *rd, struct str bytes, st
     return 0;
 }
 
-static int read_lines(struct import *im, struct err *e)
+suspends static int read_lines(struct import *im, struct err *e)
 {
     struct reader rd = {0};
     char *buf = arena_alloc(&im->r->arena, READ_SIZE);
@@ -276,7 +280,7 @@ static bool media_type_ok(struct str type)
 }
 
 /* Lines in progress and the sender refer to `im`: whatever happened, they are waited for. */
-static int run(struct import *im, struct err *e)
+suspends static int run(struct import *im, struct err *e)
 {
     struct fiber *sender = fiber_spawn("import answers", send_answers, im);
     if (!sender)
@@ -302,7 +306,7 @@ static int run(struct import *im, struct err *e)
     return im->failed ? -1 : 0;
 }
 
-int api_import(struct request *r, struct err *e)
+suspends int api_import(struct request *r, struct err *e)
 {
     struct import *im;
     struct store_collection c;

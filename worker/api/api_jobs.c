@@ -3,7 +3,7 @@
 
 enum { POLL_NS = 200000000 };
 
-static int read_query(struct request *r, struct store_job_query *q, struct err *e)
+suspends static int read_query(struct request *r, struct store_job_query *q, struct err *e)
 {
     struct str text;
     if (api_page(r, &q->page, e))
@@ -21,7 +21,7 @@ static int read_query(struct request *r, struct store_job_query *q, struct err *
     return 0;
 }
 
-int api_job_list(struct request *r, struct err *e)
+suspends int api_job_list(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {API_PAGE_QUERY, "status", "type", "collection", "document", NULL};
     struct store_job_query q = {0};
@@ -38,7 +38,7 @@ int api_job_list(struct request *r, struct err *e)
     return 0;
 }
 
-static int find(struct request *r, struct arena *a, struct store_job *j, struct err *e)
+suspends static int find(struct request *r, struct arena *a, struct store_job *j, struct err *e)
 {
     struct uuid id;
     if (api_id(r, 0, "job", &id, e))
@@ -46,7 +46,7 @@ static int find(struct request *r, struct arena *a, struct store_job *j, struct 
     return STORE_CALL(r->app->store, job_get, a, &id, j, e) ? api_failed("job", r->param[0], e) : 0;
 }
 
-int api_job_get(struct request *r, struct err *e)
+suspends int api_job_get(struct request *r, struct err *e)
 {
     struct store_job j;
     if (find(r, &r->arena, &j, e))
@@ -56,13 +56,13 @@ int api_job_get(struct request *r, struct err *e)
     return 0;
 }
 
-static int no_body(struct request *r, struct err *e)
+suspends static int no_body(struct request *r, struct err *e)
 {
     json_t *body;
     return api_body(r, true, &body, e) || json_members(&r->arena, body, "", NULL, 0, false, e) ? -1 : 0;
 }
 
-int api_job_cancel(struct request *r, struct err *e)
+suspends int api_job_cancel(struct request *r, struct err *e)
 {
     struct store_job j;
     struct uuid id;
@@ -73,7 +73,7 @@ int api_job_cancel(struct request *r, struct err *e)
     return api_job_reply(r, &j, e);
 }
 
-int api_job_retry(struct request *r, struct err *e)
+suspends int api_job_retry(struct request *r, struct err *e)
 {
     struct store_job j;
     struct uuid id;
@@ -92,7 +92,7 @@ static bool seen(struct request *r, const struct store_job *j)
     return str_to_u64(request_header(r, STR("Last-Event-ID")), &id) && (int64_t)id >= j->updated_us;
 }
 
-static int send(struct request *r, const struct store_job *j, struct err *e)
+suspends static int send(struct request *r, const struct store_job *j, struct err *e)
 {
     struct buf b = {0};
     struct json_out o = json_out(&b);
@@ -104,7 +104,7 @@ static int send(struct request *r, const struct store_job *j, struct err *e)
     return failed;
 }
 
-int api_job_events(struct request *r, struct err *e)
+suspends int api_job_events(struct request *r, struct err *e)
 {
     struct arena a = {0}; /* of one look at the job: the stream may last for hours */
     struct store_job j;

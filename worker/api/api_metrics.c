@@ -164,7 +164,7 @@ static void write_workers(struct buf *b, const struct scoreboard *sb)
 
 /* Counting jobs is the one thing here that asks the database; a scrape needs no better than a second old. Without the
  * database the family is left out, and everything else is still told. */
-static void write_jobs(struct buf *b, struct request *r)
+suspends static void write_jobs(struct buf *b, struct request *r)
 {
     static int64_t counts[JOB_STATE_COUNT], asked_ns;
     static bool known;
@@ -183,7 +183,7 @@ static void write_jobs(struct buf *b, struct request *r)
         buf_printf(b, "ragd_jobs{state=\"%s\"} %lld\n", job_state_name((enum job_state)i), (long long)counts[i]);
 }
 
-int api_metrics(struct request *r, struct err *e)
+suspends int api_metrics(struct request *r, struct err *e)
 {
     struct scoreboard *sb = scoreboard_self();
     struct buf b = {0};

@@ -9,7 +9,7 @@ struct search {
     struct str mode;
 };
 
-static int read_collections(struct request *r, json_t *names, struct retrieve_query *q, struct err *e)
+suspends static int read_collections(struct request *r, json_t *names, struct retrieve_query *q, struct err *e)
 {
     char at[48];
     struct store_collection c;
@@ -31,7 +31,7 @@ static int read_collections(struct request *r, json_t *names, struct retrieve_qu
     return 0;
 }
 
-static int read_search(struct request *r, struct search *s, struct err *e)
+suspends static int read_search(struct request *r, struct search *s, struct err *e)
 {
     struct retrieve_query *q = &s->query;
     int64_t top_k = 10, offset = 0;
@@ -127,7 +127,7 @@ static void write_hit(struct json_out *o, const struct search *s, const struct r
     jo_end(o, '}');
 }
 
-int api_search(struct request *r, struct err *e)
+suspends int api_search(struct request *r, struct err *e)
 {
     struct search s = {0};
     struct retrieve_result found = {0};

@@ -38,7 +38,7 @@ static void write_check(struct json_out *o, bool ok, double ms, const char *why)
 }
 
 /* The store's check covers reachability and schema. A worker that stops is not ready whatever its backends say. */
-int api_readyz(struct request *r, struct err *e)
+suspends int api_readyz(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {"verbose", NULL};
     const struct scoreboard *sb = scoreboard_self();

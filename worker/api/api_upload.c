@@ -3,7 +3,7 @@
 /* POST creates, PUT creates or replaces by external id; both take multipart or JSON, both answer the document and the job
  * that makes it searchable. */
 
-static int read_upload(struct request *r, struct upload *u, struct err *e)
+suspends static int read_upload(struct request *r, struct upload *u, struct err *e)
 {
     struct str type = request_media_type(r);
     json_t *body;
@@ -51,8 +51,8 @@ static void write_result(struct request *r, int status, const struct store_docum
 
 /* Status: what is new is 202 on POST (its job still runs) and 201 on PUT; everything else, and whatever Prefer: wait saw
  * through to its end, 200 or 201. */
-static int reply_upload(struct request *r, bool put, struct store_document *d, enum store_created what,
-                        struct store_job *job, struct err *e)
+suspends static int reply_upload(struct request *r, bool put, struct store_document *d, enum store_created what,
+                                 struct store_job *job, struct err *e)
 {
     static const struct uuid none;
     struct api_prefer prefer = api_prefer(r);
@@ -73,7 +73,7 @@ static int reply_upload(struct request *r, bool put, struct store_document *d, e
     return 0;
 }
 
-int api_document_create(struct request *r, struct err *e)
+suspends int api_document_create(struct request *r, struct err *e)
 {
     struct upload u = {0};
     struct store_document d;
@@ -86,7 +86,7 @@ int api_document_create(struct request *r, struct err *e)
     return reply_upload(r, false, &d, what, &job, e);
 }
 
-int api_document_upsert(struct request *r, struct err *e)
+suspends int api_document_upsert(struct request *r, struct err *e)
 {
     struct upload u = {.doc.by_external_id = true};
     struct store_document d;

@@ -24,7 +24,7 @@ static void scope(const struct request *r, struct str key, struct sha256 *out)
 }
 
 /* The parts of a form, not its bytes: a client that sends it again draws another boundary. */
-static int hash_multipart(struct request *r, struct sha256_ctx *c, struct err *e)
+suspends static int hash_multipart(struct request *r, struct sha256_ctx *c, struct err *e)
 {
     struct multipart *m = multipart_open(r, e);
     struct multipart_part part;
@@ -52,7 +52,7 @@ static int hash_multipart(struct request *r, struct sha256_ctx *c, struct err *e
     }
 }
 
-static int hash_bytes(struct request *r, struct sha256_ctx *c, struct err *e)
+suspends static int hash_bytes(struct request *r, struct sha256_ctx *c, struct err *e)
 {
     char buf[16384];
     ssize_t n;
@@ -61,7 +61,7 @@ static int hash_bytes(struct request *r, struct sha256_ctx *c, struct err *e)
     return n < 0 ? -1 : 0;
 }
 
-static int hash_body(struct request *r, struct sha256 *out, struct err *e)
+suspends static int hash_body(struct request *r, struct sha256 *out, struct err *e)
 {
     int64_t deadline = fiber_deadline(fiber_self());
     struct sha256_ctx *c = sha256_new();
@@ -109,7 +109,7 @@ static int answer_from(struct request *r, const struct store_idempotency *mine, 
 
 /* Keeps the answer, or forgets the key where there is none to keep: errors have no effect, so the client may try again.
  * Shielded, because the effect has happened even if the client has left. */
-static void finish(struct request *r, struct store_idempotency *mine, bool failed)
+suspends static void finish(struct request *r, struct store_idempotency *mine, bool failed)
 {
     struct err e = {0};
     if (failed || !reply_built(r, &mine->status, &mine->content_type, &mine->body) || mine->status >= 500 ||
@@ -130,8 +130,8 @@ static bool abandoned(const struct request *r, const struct store_idempotency *w
     return !was->status && clock_wall_us() - was->created_us > longest_ms * 1000;
 }
 
-static int begin(struct request *r, struct store_idempotency *mine, bool *first, struct store_idempotency *was,
-                 struct err *e)
+suspends static int begin(struct request *r, struct store_idempotency *mine, bool *first, struct store_idempotency *was,
+                          struct err *e)
 {
     if (STORE_CALL(r->app->store, idempotency_begin, &r->arena, mine, first, was, e))
         return -1;
@@ -143,7 +143,7 @@ static int begin(struct request *r, struct store_idempotency *mine, bool *first,
                : 0;
 }
 
-int idempotency_run(struct request *r, struct err *e)
+suspends int idempotency_run(struct request *r, struct err *e)
 {
     struct store_idempotency mine = {0}, was;
     struct str key = str_trim(request_header(r, STR("Idempotency-Key")));

@@ -68,7 +68,7 @@ int upload_from_json(struct request *r, struct arena *a, json_t *object, struct 
 }
 
 /* ---- multipart ---- */
-static int read_file(struct request *r, struct multipart *m, struct spool *s, struct err *e)
+suspends static int read_file(struct request *r, struct multipart *m, struct spool *s, struct err *e)
 {
     char *buf = arena_alloc(&r->arena, READ_SIZE);
     ssize_t n;
@@ -81,7 +81,7 @@ static int read_file(struct request *r, struct multipart *m, struct spool *s, st
     return n < 0 ? -1 : 0;
 }
 
-static int read_field(struct request *r, struct multipart *m, const char *name, struct str *out, struct err *e)
+suspends static int read_field(struct request *r, struct multipart *m, const char *name, struct str *out, struct err *e)
 {
     struct buf b = {0};
     char piece[4096];
@@ -143,8 +143,8 @@ static struct str file_type(struct str declared, struct str filename)
     return guess ? str_of(guess) : STR("application/octet-stream");
 }
 
-static int read_parts(struct request *r, struct multipart *m, json_t *fields, struct upload *u,
-                      struct multipart_part *file, struct err *e)
+suspends static int read_parts(struct request *r, struct multipart *m, json_t *fields, struct upload *u,
+                               struct multipart_part *file, struct err *e)
 {
     struct multipart_part part;
     struct str value;
@@ -176,7 +176,7 @@ static void release(void *value)
     json_decref(value);
 }
 
-int upload_from_multipart(struct request *r, struct upload *u, struct err *e)
+suspends int upload_from_multipart(struct request *r, struct upload *u, struct err *e)
 {
     struct multipart_part file = {0};
     json_t *fields = arena_own(&r->arena, json_object(), release);
@@ -223,7 +223,7 @@ static int part_of(struct upload *u, int64_t offset, void *scratch, struct str *
 }
 
 /* Hashing yields between parts: others' requests wait no longer than for one of them. */
-static int hash(struct upload *u, void *scratch, struct err *e)
+suspends static int hash(struct upload *u, void *scratch, struct err *e)
 {
     struct sha256_ctx *c = sha256_new();
     struct str part;
@@ -240,7 +240,7 @@ static int hash(struct upload *u, void *scratch, struct err *e)
     return failed;
 }
 
-static int put_parts(struct request *r, struct upload *u, void *scratch, struct err *e)
+suspends static int put_parts(struct request *r, struct upload *u, void *scratch, struct err *e)
 {
     struct str part;
     for (int64_t at = 0; at < u->doc.bytes; at += STORE_PART)
@@ -250,8 +250,8 @@ static int put_parts(struct request *r, struct upload *u, void *scratch, struct 
     return 0;
 }
 
-int upload_store(struct request *r, struct arena *a, struct upload *u, struct store_document *d,
-                 enum store_created *what, struct store_job *job, struct err *e)
+suspends int upload_store(struct request *r, struct arena *a, struct upload *u, struct store_document *d,
+                          enum store_created *what, struct store_job *job, struct err *e)
 {
     bool small = u->doc.bytes <= STORE_PART;
     void *scratch = u->spool && u->spool->fd >= 0 ? arena_alloc(a, STORE_PART) : NULL;
