@@ -135,7 +135,8 @@ static void scale(struct master *m, int by)
 
 static void on_signals(struct master *m)
 {
-    if (came(m, SIGQUIT) | came(m, SIGINT))
+    bool quit = came(m, SIGQUIT), interrupt = came(m, SIGINT);
+    if (quit || interrupt)
         master_stop(m, true);
     if (came(m, SIGTERM))
         master_stop(m, false);
