@@ -4,4 +4,7 @@ int add(int a, int b)
     return a + b;
 }
 
-int main(void) { return add(1, 2); }
+int main(void)
+{
+    return add(1, 2);
+}

@@ -175,6 +175,9 @@ void router_free(struct router *r);
  * the path does have: 0 → 404, else 405. HEAD falls back to GET. */
 const struct route *router_find(const struct router *r, enum http_method m, struct str path, struct str *param,
                                 unsigned *allow);
+/* Until a request is routed, a slash that was percent-encoded separates nothing: it stands as the byte 1 in r->path and
+ * what is cut from it. This makes slashes of them (a copy in the arena, if there are any). */
+struct str path_decoded(struct request *r, struct str s);
 
 /* ---- the server, for worker/role_http.c ---- */
 struct http_server_ops {
@@ -191,6 +194,10 @@ bool http_server_idle(const struct http_server *s); /* no connection left */
 void http_server_close_all(struct http_server *s);  /* cancels every request */
 void http_server_free(struct http_server *s);
 
-/* Used by dispatch: sends what the handler built, or the problem document for an error. */
-suspends void reply_finish(struct request *r);
-suspends void reply_problem(struct request *r, const struct err *e);
+/* Used by dispatch: sends what the handler built, or the problem document for an error (a reply that was begun is
+ * discarded; one that is on its way can only be cut off). Headers set before reply_problem() are sent along. */
+void reply_finish(struct request *r);
+void reply_problem(struct request *r, const struct err *e);
+void reply_reset(struct request *r);          /* forgets what was begun, headers included */
+int reply_status(const struct request *r);    /* 0: none yet */
+int64_t reply_bytes(const struct request *r); /* of its body, sent or queued */

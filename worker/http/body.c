@@ -1,0 +1,325 @@
+#include "worker/http/exchange.h"
+#include "common/clock.h"
+#include <assert.h>
+#include <stdlib.h>
+
+enum { MORE = -2, DISCARD_MAX = 64 * 1024, OVERHEAD_MAX = 16 * 1024, PIECE = 16 * 1024 };
+
+void body_begin(struct exchange *x, const struct head *h)
+{
+    struct body *b = &x->body;
+    b->left = h->content_length > 0 ? h->content_length : 0;
+    b->done = !h->chunked && !b->left;
+    b->expect = h->expect_continue && !b->done;
+    b->limit = x->r.cfg->limits_json_body;
+    b->began_ns = x->r.start_ns;
+}
+
+void body_limit(struct request *r, int64_t max)
+{
+    exchange_of(r)->body.limit = max;
+}
+
+bool request_has_body(const struct request *r)
+{
+    return r->chunked || r->content_length > 0;
+}
+
+/* ---- chunked (RFC 9112 section 7.1) ---- */
+
+static int bad_chunk(struct body *b, struct err *e, const char *what)
+{
+    b->failed = true;
+    return err_set(e, ERR_BAD_REQUEST, "the chunked body is malformed: %s", what);
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int size_digit(struct body *b, char c, struct err *e)
+{
+    int d = hex_digit(c);
+    if (d >= 0) {
+        if (b->left >> 58)
+            return bad_chunk(b, e, "a chunk size is too large");
+        b->left = b->left << 4 | d;
+        b->chunk = CHUNK_SIZE_MORE;
+        return 0;
+    }
+    if (b->chunk == CHUNK_SIZE || (c != ';' && c != '\r'))
+        return bad_chunk(b, e, "a chunk size must be hexadecimal digits, then CRLF");
+    b->chunk = c == ';' ? CHUNK_EXT : CHUNK_SIZE_LF;
+    return 0;
+}
+
+static bool is_text(char c)
+{
+    return (unsigned char)c >= ' ' || c == '\t' ? c != 0x7f : false;
+}
+
+/* One byte that is not data. */
+static int chunk_byte(struct body *b, char c, struct err *e)
+{
+    switch (b->chunk) {
+    case CHUNK_SIZE:
+    case CHUNK_SIZE_MORE: return size_digit(b, c, e);
+    case CHUNK_EXT:
+        if (++b->overhead > OVERHEAD_MAX)
+            return bad_chunk(b, e, "too many chunk extensions");
+        if (c == '\r')
+            b->chunk = CHUNK_SIZE_LF;
+        else if (!is_text(c))
+            return bad_chunk(b, e, "a control character in a chunk extension");
+        return 0;
+    case CHUNK_SIZE_LF:
+        if (c != '\n')
+            return bad_chunk(b, e, "CR without LF after a chunk size");
+        b->chunk = b->left ? CHUNK_DATA : CHUNK_TRAILER;
+        return 0;
+    case CHUNK_DATA_CR:
+        if (c != '\r')
+            return bad_chunk(b, e, "a chunk is longer than its size says");
+        b->chunk = CHUNK_DATA_LF;
+        return 0;
+    case CHUNK_DATA_LF:
+        if (c != '\n')
+            return bad_chunk(b, e, "CR without LF after a chunk");
+        b->chunk = CHUNK_SIZE;
+        return 0;
+    case CHUNK_TRAILER: /* at the start of a line */
+        if (c == '\r') {
+            b->chunk = CHUNK_END_LF;
+            return 0;
+        }
+        b->chunk = CHUNK_TRAILER_NAME;
+        if (c == ':')
+            return bad_chunk(b, e, "a trailer field without a name");
+        /* fall through */
+    case CHUNK_TRAILER_NAME:
+        if (++b->overhead > OVERHEAD_MAX)
+            return bad_chunk(b, e, "the trailer section is too long");
+        if (c == ':')
+            b->chunk = CHUNK_TRAILER_VALUE;
+        else if (!parser_is_token((struct str){&c, 1}))
+            return bad_chunk(b, e, "a trailer field name has a character that is not allowed there");
+        return 0;
+    case CHUNK_TRAILER_VALUE:
+        if (++b->overhead > OVERHEAD_MAX)
+            return bad_chunk(b, e, "the trailer section is too long");
+        if (c == '\r')
+            b->chunk = CHUNK_TRAILER_LF;
+        else if (!is_text(c))
+            return bad_chunk(b, e, "a control character in a trailer field");
+        return 0;
+    case CHUNK_TRAILER_LF:
+        if (c != '\n')
+            return bad_chunk(b, e, "CR without LF in the trailer section");
+        b->chunk = CHUNK_TRAILER;
+        return 0;
+    case CHUNK_END_LF:
+        if (c != '\n')
+            return bad_chunk(b, e, "CR without LF at the end");
+        b->done = true;
+        return 0;
+    case CHUNK_DATA: break;
+    }
+    abort();
+}
+
+/* ---- reading ---- */
+
+/* Data that can be had without waiting: > 0, 0 at the end, -1, or MORE. */
+static ssize_t take(struct exchange *x, char *buf, size_t cap, struct err *e)
+{
+    struct body *b = &x->body;
+    struct net_conn *c = &x->conn->net;
+    while (!b->done) {
+        if (!x->r.chunked || b->chunk == CHUNK_DATA) {
+            size_t want = (int64_t)cap < b->left ? cap : (size_t)b->left;
+            ssize_t n = net_read(c, buf, want);
+            if (n <= 0)
+                return MORE;
+            b->left -= n;
+            if (!b->left && x->r.chunked)
+                b->chunk = CHUNK_DATA_CR;
+            else if (!b->left)
+                b->done = true;
+            return n;
+        }
+        struct str in = net_input(c);
+        size_t i = 0;
+        while (i < in.n && b->chunk != CHUNK_DATA && !b->done) {
+            if (chunk_byte(b, in.p[i], e))
+                return -1;
+            i++;
+        }
+        net_consume(c, i);
+        if (!b->done && b->chunk != CHUNK_DATA && net_fill(c) <= 0)
+            return MORE;
+    }
+    return 0;
+}
+
+static int too_large(struct body *b, struct err *e)
+{
+    b->failed = true;
+    return err_set(e, ERR_TOO_LARGE, "the body is larger than the %lld bytes that are allowed here",
+                   (long long)b->limit);
+}
+
+static int send_continue(struct exchange *x)
+{
+    static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct iovec iov = {(char *)line, sizeof line - 1};
+    x->body.expect = false;
+    if (net_input(&x->conn->net).n || x->reply.phase != REPLY_NONE)
+        return 0; /* it did not wait, or the final reply has begun */
+    return net_write(&x->conn->net, &iov, 1);
+}
+
+/* On the way of a body: is it slower than http.body_min_rate? Bursts do not matter, the average since its start does. */
+static bool too_slow(const struct exchange *x)
+{
+    const struct config *cfg = x->r.cfg;
+    int64_t age = clock_ns() - x->body.began_ns;
+    if (!cfg->http_body_min_rate || age < cfg->http_body_timeout * MS)
+        return false;
+    return x->body.got < age / SEC * cfg->http_body_min_rate;
+}
+
+static suspends int wait_input(struct exchange *x, struct err *e)
+{
+    struct net_conn *c = &x->conn->net;
+    if (!c->eof && !c->broken && !too_slow(x))
+        return conn_wait(x, WAIT_INPUT, "the request's body", e);
+    if (c->broken)
+        return err_set(e, ERR_CANCELED, "the client is gone");
+    if (c->eof)
+        return err_set(e, ERR_BAD_REQUEST, "the body ends before its announced length");
+    return err_set(e, ERR_TIMEOUT, "the body arrives with less than %lld bytes a second",
+                   (long long)x->r.cfg->http_body_min_rate);
+}
+
+suspends ssize_t body_read(struct request *r, void *buf, size_t cap, struct err *e)
+{
+    struct exchange *x = exchange_of(r);
+    struct body *b = &x->body;
+    ssize_t n;
+    if (b->done || !cap)
+        return 0;
+    if (b->failed)
+        return err_set(e, ERR_BAD_REQUEST, "the body could not be read");
+    if (b->limit >= 0 && r->content_length > b->limit)
+        return too_large(b, e);
+    if (b->expect && send_continue(x) != 0)
+        return err_set(e, ERR_CANCELED, "the client is gone");
+    while ((n = take(x, buf, cap, e)) == MORE)
+        if (wait_input(x, e)) {
+            b->failed = true;
+            return -1;
+        }
+    if (n > 0) {
+        b->got += n;
+        if (b->limit >= 0 && b->got > b->limit)
+            return too_large(b, e);
+    }
+    return n;
+}
+
+static void free_buf(void *p)
+{
+    buf_fini(p);
+}
+
+/* Of unknown length: grows with what arrives, not with what is announced. */
+static suspends int all_chunked(struct request *r, size_t max, struct str *out, struct err *e)
+{
+    struct buf *b = arena_own(&r->arena, arena_zalloc(&r->arena, sizeof *b), free_buf);
+    for (;;) {
+        buf_reserve(b, PIECE);
+        ssize_t n = body_read(r, b->p + b->n, PIECE, e);
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        b->n += (size_t)n;
+        if (b->n > max) {
+            body_limit(r, (int64_t)max);
+            return too_large(&exchange_of(r)->body, e);
+        }
+    }
+    *out = buf_view(b);
+    return 0;
+}
+
+suspends int body_all(struct request *r, size_t max, struct str *out, struct err *e)
+{
+    struct body *b = &exchange_of(r)->body;
+    size_t at = 0;
+    if (r->content_length > 0 && (uint64_t)r->content_length > max) {
+        b->limit = (int64_t)max;
+        return too_large(b, e);
+    }
+    if (r->chunked)
+        return all_chunked(r, max, out, e);
+    if (b->done) {
+        *out = (struct str){"", 0};
+        return 0;
+    }
+    if (b->limit >= 0 && r->content_length > b->limit)
+        return too_large(b, e);
+    size_t size = (size_t)b->left;
+    char *p = arena_alloc(&r->arena, size + 1);
+    while (at < size) {
+        ssize_t n = body_read(r, p + at, size - at, e);
+        if (n < 0)
+            return -1;
+        assert(n > 0);
+        at += (size_t)n;
+    }
+    p[size] = 0;
+    *out = (struct str){p, size};
+    return 0;
+}
+
+/* ---- what nobody read ---- */
+
+bool body_settle(struct exchange *x)
+{
+    struct body *b = &x->body;
+    char scrap[4096];
+    size_t dropped = 0;
+    ssize_t n = 1;
+    if (b->done)
+        return true;
+    if (b->failed || b->expect) /* a client that waits for 100 may send the body or not: nobody can tell */
+        return false;
+    if (!x->r.chunked && b->left > DISCARD_MAX)
+        return false;
+    while (dropped < DISCARD_MAX && (n = take(x, scrap, sizeof scrap, NULL)) > 0)
+        dropped += (size_t)n;
+    if (b->done)
+        return true;
+    b->settle_waiting = n == MORE && !x->r.chunked && !x->conn->net.eof && !x->conn->net.broken;
+    return b->settle_waiting;
+}
+
+suspends void body_settle_rest(struct exchange *x)
+{
+    char scrap[4096];
+    if (!x->body.settle_waiting || !x->keep_alive)
+        return;
+    x->body.limit = -1;
+    fiber_set_deadline(fiber_self(), 0);
+    ssize_t n;
+    do
+        n = body_read(&x->r, scrap, sizeof scrap, NULL);
+    while (n > 0);
+    if (n < 0)
+        x->keep_alive = false;
+}

@@ -1,0 +1,440 @@
+#include "worker/http/exchange.h"
+#include "common/clock.h"
+#include "common/scoreboard.h"
+#include "worker/http/access.h"
+#include <assert.h>
+#include <stdlib.h>
+
+static void on_readable(struct net_conn *n);
+static void on_drained(struct net_conn *n);
+static void on_wrote(struct net_conn *n);
+static void conn_run(struct http_conn *c);
+
+static const struct net_ops ops = {on_readable, on_drained, on_wrote};
+
+static struct http_conn *running; /* the one whose heads conn_run() is taking, one after the other */
+
+static struct http_conn *conn_of(struct net_conn *n)
+{
+    return list_entry(n, struct http_conn, net);
+}
+
+/* ---- states ---- */
+
+static void set_list(struct http_conn *c, enum conn_list list)
+{
+    if (c->list == list)
+        return;
+    c->list = (uint8_t)list;
+    timeout_set(&server()->timeouts, &c->net.timeout, list);
+}
+
+/* The same list, counted anew. */
+static void restart_list(struct http_conn *c, enum conn_list list)
+{
+    c->list = (uint8_t)list;
+    timeout_set(&server()->timeouts, &c->net.timeout, list);
+}
+
+/* Which deadline a state has. */
+static const uint8_t list_of[] = {
+    [CONN_IDLE] = LIST_IDLE,   [CONN_HEAD] = LIST_HEAD,     [CONN_BUSY] = LIST_BUSY,
+    [CONN_FLUSH] = LIST_WRITE, [CONN_LINGER] = LIST_LINGER,
+};
+
+static void set_state(struct http_conn *c, enum conn_state to)
+{
+    static const uint8_t allowed[] = {
+        [CONN_IDLE] = 1 << CONN_HEAD | 1 << CONN_BUSY | 1 << CONN_FLUSH | 1 << CONN_CLOSED,
+        [CONN_HEAD] = 1 << CONN_IDLE | 1 << CONN_BUSY | 1 << CONN_FLUSH | 1 << CONN_CLOSED,
+        [CONN_BUSY] = 1 << CONN_IDLE | 1 << CONN_FLUSH | 1 << CONN_LINGER | 1 << CONN_CLOSED,
+        [CONN_FLUSH] = 1 << CONN_IDLE | 1 << CONN_LINGER | 1 << CONN_CLOSED,
+        [CONN_LINGER] = 1 << CONN_CLOSED,
+    };
+    if (c->state == to)
+        return;
+    assert(allowed[c->state] & 1 << to);
+    c->state = (uint8_t)to;
+    if (to != CONN_CLOSED)
+        set_list(c, list_of[to]);
+}
+
+void conn_accepted(void *arg, int fd, const struct net_addr *peer)
+{
+    struct http_server *s = arg;
+    struct http_conn *c = malloc(sizeof *c);
+    if (!c)
+        abort();
+    if (net_conn_init(&c->net, fd, peer, &ops) != 0) {
+        free(c);
+        acceptor_released(&s->acceptor);
+        return;
+    }
+    c->x = NULL;
+    c->parser = (struct parser){0};
+    c->state = CONN_IDLE;
+    c->close = c->linger = false;
+    restart_list(c, LIST_IDLE);
+}
+
+static void conn_bury(struct loop_dead *d)
+{
+    free(list_entry(d, struct http_conn, dead));
+}
+
+static void conn_close(struct http_conn *c)
+{
+    assert(!c->x);
+    set_state(c, CONN_CLOSED);
+    net_conn_fini(&c->net);
+    acceptor_released(&server()->acceptor);
+    loop_bury(&c->dead, conn_bury);
+}
+
+void conn_abort(struct http_conn *c)
+{
+    if (c->state == CONN_CLOSED)
+        return;
+    c->net.broken = true;
+    if (!c->x) {
+        conn_close(c);
+        return;
+    }
+    net_pause(&c->net);
+    set_list(c, LIST_BUSY);
+    if (c->x->fiber)
+        fiber_cancel(c->x->fiber);
+}
+
+/* ---- the end of an exchange ---- */
+
+static void linger_or_close(struct http_conn *c)
+{
+    /* Closing with unread input makes the kernel send a reset, which may overtake the reply on its way. */
+    bool unread = c->linger || net_input(&c->net).n > 0 || net_peek(&c->net);
+    if (!unread || c->net.broken || c->net.eof || shutdown(net_fd(&c->net), SHUT_WR) != 0) {
+        conn_close(c);
+        return;
+    }
+    set_state(c, CONN_LINGER);
+    net_consume(&c->net, net_input(&c->net).n);
+    net_resume(&c->net);
+}
+
+/* The reply has left, or is queued. */
+static void after_exchange(struct http_conn *c, bool keep_alive)
+{
+    if (c->net.broken) {
+        conn_close(c);
+        return;
+    }
+    if (net_queued(&c->net)) {
+        c->close = !keep_alive;
+        set_state(c, CONN_FLUSH);
+        return;
+    }
+    if (!keep_alive) {
+        linger_or_close(c);
+        return;
+    }
+    set_state(c, CONN_IDLE);
+    if (running == c)
+        return; /* conn_run() goes on with the next */
+    if (net_input(&c->net).n) {
+        set_state(c, CONN_HEAD);
+        set_list(c, LIST_AGAIN);
+        struct timeval now = {0, 0};
+        event_add(&server()->again, &now);
+    }
+    net_resume(&c->net);
+    if (c->net.eof && !net_input(&c->net).n)
+        conn_close(c);
+}
+
+static void exchange_run(void *arg)
+{
+    struct exchange *x = arg;
+    struct http_conn *c = x->conn;
+    x->fiber = fiber_self();
+    if (x->rejected) {
+        STAT_ADD(requests_rejected_total, 1);
+        reply_problem(&x->r, &x->error);
+        access_log(&x->r);
+        score_request(0, x->reply.status, clock_ns() - x->r.start_ns);
+    } else {
+        server()->ops->request(&x->r);
+    }
+    body_settle_rest(x);
+    bool keep_alive = x->keep_alive && !server()->draining && x->reply.phase == REPLY_SENT;
+    c->linger = !x->body.done;
+    if (running == c && !keep_alive)
+        net_uncork(&c->net);
+    c->x = NULL;
+    exchange_free(x);
+    after_exchange(c, keep_alive);
+}
+
+/* ---- heads ---- */
+
+static void reject(struct exchange *x)
+{
+    x->rejected = true;
+    x->keep_alive = false;
+    x->body.failed = true;
+}
+
+static void exchange_start(struct http_conn *c, struct exchange *x)
+{
+    c->x = x;
+    set_state(c, CONN_BUSY);
+    x->r.start_ns = loop_now();
+    if (!fiber_spawn("request", exchange_run, x)) {
+        err_set(&x->error, ERR_OVERLOADED, "too many requests are being worked on");
+        reject(x);
+        exchange_run(x);
+    }
+}
+
+/* Takes the head of `n` bytes off the input. */
+static void begin(struct http_conn *c, size_t n)
+{
+    struct exchange *x = exchange_new(c);
+    struct request *r = &x->r;
+    struct str in = net_input(&c->net);
+    size_t skip = c->parser.skip;
+    struct str raw = arena_dup(&r->arena, (struct str){in.p + skip, n - skip});
+    struct head h = {.header = arena_alloc(&r->arena, c->parser.lines * sizeof *h.header)};
+    net_consume(&c->net, n);
+    c->parser = (struct parser){0};
+    proxy_client(server(), r, &c->net.peer, x->client);
+    if (parser_head(raw, &h, &x->error) || request_fill(r, &h, &x->error)) {
+        r->method_name = h.method_name;
+        r->target = h.target;
+        reject(x);
+    } else {
+        proxy_client(server(), r, &c->net.peer, x->client);
+        x->keep_alive = h.keep_alive && r->cfg->http_keepalive_timeout > 0;
+        body_begin(x, &h);
+    }
+    if (net_input(&c->net).n)
+        net_cork(&c->net);
+    exchange_start(c, x);
+}
+
+/* The connection's input makes no request: says so, and ends it. */
+static void refuse(struct http_conn *c, const struct err *e)
+{
+    struct exchange *x = exchange_new(c);
+    struct str line = str_sub(net_input(&c->net), c->parser.skip, 256);
+    x->error = *e;
+    x->r.method_name = STR("-");
+    for (size_t i = 0; i < line.n; i++)
+        if ((unsigned char)line.p[i] <= ' ' || (unsigned char)line.p[i] >= 0x7f)
+            line.n = i;
+    x->r.target = arena_dup(&x->r.arena, line);
+    proxy_client(server(), &x->r, &c->net.peer, x->client);
+    reject(x);
+    net_consume(&c->net, net_input(&c->net).n);
+    c->parser = (struct parser){0};
+    exchange_start(c, x);
+}
+
+/* Answers the complete heads that the input has. */
+static void conn_run(struct http_conn *c)
+{
+    struct err e;
+    assert(!running);
+    running = c;
+    for (int64_t budget = server()->cfg->http_max_pipeline; c->state <= CONN_HEAD; budget--) {
+        struct str in = net_input(&c->net);
+        if (!in.n) {
+            set_state(c, CONN_IDLE);
+            break;
+        }
+        if (!budget) {
+            struct timeval now = {0, 0};
+            set_state(c, CONN_HEAD);
+            set_list(c, LIST_AGAIN);
+            event_add(&server()->again, &now);
+            break;
+        }
+        int n = parser_scan(&c->parser, in, &server()->limits, &e);
+        if (n == 0) {
+            set_state(c, CONN_HEAD);
+            set_list(c, LIST_HEAD); /* from LIST_AGAIN */
+            break;
+        }
+        if (n < 0)
+            refuse(c, &e);
+        else
+            begin(c, (size_t)n);
+    }
+    if (c->state != CONN_CLOSED)
+        net_uncork(&c->net);
+    running = NULL;
+    if (c->state == CONN_IDLE)
+        restart_list(c, LIST_IDLE);
+    if (c->state <= CONN_HEAD && c->net.broken) {
+        conn_close(c);
+    } else if (c->state <= CONN_HEAD && net_queued(&c->net)) {
+        set_state(c, CONN_FLUSH); /* pipelined replies that the client does not read: its next requests wait */
+        net_pause(&c->net);
+    } else if (c->state <= CONN_HEAD && c->net.eof) {
+        conn_close(c);
+    }
+}
+
+void conn_again(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_server *s = arg;
+    struct list batch;
+    (void)fd;
+    (void)what;
+    list_init(&batch);
+    list_splice_tail(&batch, &s->lists[LIST_AGAIN].head);
+    while (!list_empty(&batch)) {
+        struct http_conn *c = conn_of_timeout(list_entry(batch.next, struct timeout, link));
+        restart_list(c, LIST_HEAD);
+        conn_run(c);
+    }
+}
+
+/* ---- events ---- */
+
+/* While a fiber works: either it waits for this input, or something happens that it should know. */
+static void busy_readable(struct http_conn *c)
+{
+    if (c->x && c->x->waiting == WAIT_INPUT) {
+        fiber_wake(c->x->fiber);
+        return;
+    }
+    if (net_peek(&c->net)) {
+        net_pause(&c->net); /* pipelined, or a body that nobody reads yet */
+    } else if (c->net.broken) {
+        conn_abort(c);
+    } else if (c->net.eof) {
+        /* A client that only shut down its sending side looks like one that is gone. It gets its answer if that comes
+         * soon; if a reply is on its way, a reset will tell. */
+        net_pause(&c->net);
+        if (c->x && c->x->waiting == WAIT_EVENT)
+            fiber_wake(c->x->fiber);
+        else if (c->x && c->x->reply.phase < REPLY_STREAM)
+            set_list(c, LIST_HALF_CLOSED);
+    }
+}
+
+static void on_readable(struct net_conn *n)
+{
+    struct http_conn *c = conn_of(n);
+    if (c->state == CONN_BUSY || c->state == CONN_FLUSH) {
+        busy_readable(c);
+        return;
+    }
+    ssize_t got = net_fill(n);
+    if (c->state == CONN_LINGER && got > 0) {
+        net_consume(n, net_input(n).n);
+        return;
+    }
+    if (got > 0) {
+        conn_run(c);
+        return;
+    }
+    if (n->eof || n->broken)
+        conn_close(c);
+}
+
+static void on_drained(struct net_conn *n)
+{
+    struct http_conn *c = conn_of(n);
+    if (c->x) {
+        if (n->broken)
+            conn_abort(c);
+        else if (c->list == LIST_WRITE)
+            set_list(c, LIST_BUSY);
+        if (c->x->waiting == WAIT_OUTPUT)
+            fiber_wake(c->x->fiber);
+    } else if (c->state == CONN_FLUSH) {
+        after_exchange(c, !c->close && !server()->draining);
+    }
+}
+
+static void on_wrote(struct net_conn *n)
+{
+    struct http_conn *c = conn_of(n);
+    if (c->list == LIST_WRITE)
+        restart_list(c, LIST_WRITE);
+    if (c->x && c->x->waiting == WAIT_OUTPUT)
+        fiber_wake(c->x->fiber);
+}
+
+void conn_expired(void *arg, struct timeout *t, int list)
+{
+    struct http_conn *c = conn_of_timeout(t);
+    struct err e;
+    (void)arg;
+    switch ((enum conn_list)list) {
+    case LIST_HEAD:
+        restart_list(c, LIST_HEAD);
+        err_set(&e, ERR_TIMEOUT, "the request's head did not arrive in time");
+        refuse(c, &e);
+        return;
+    case LIST_BODY:
+        restart_list(c, LIST_BUSY);
+        c->x->timed_out = true;
+        fiber_wake(c->x->fiber);
+        return;
+    case LIST_HALF_CLOSED:
+    case LIST_WRITE:
+        if (c->x)
+            STAT_ADD(requests_canceled_total, 1);
+        restart_list(c, LIST_BUSY);
+        conn_abort(c);
+        return;
+    default: conn_close(c); return;
+    }
+}
+
+void conn_drain(struct http_conn *c)
+{
+    if (c->state == CONN_IDLE && !net_peek(&c->net))
+        conn_close(c);
+    else if (c->x && c->x->waiting == WAIT_EVENT)
+        fiber_wake(c->x->fiber);
+}
+
+/* ---- for body.c and reply.c ---- */
+
+void conn_output(struct http_conn *c)
+{
+    if (c->x && net_queued(&c->net) && c->list != LIST_WRITE)
+        restart_list(c, LIST_WRITE);
+}
+
+suspends int conn_wait(struct exchange *x, enum exchange_wait what, const char *why, struct err *e)
+{
+    struct http_conn *c = x->conn;
+    struct fiber *f = fiber_self();
+    int64_t deadline = fiber_deadline(f), from = clock_ns();
+    int rc = fiber_check();
+    assert(f && !x->waiting);
+    if (rc == 0 && !c->net.broken) {
+        x->waiting = what;
+        if (what == WAIT_INPUT && c->list != LIST_WRITE)
+            restart_list(c, LIST_BODY);
+        if (what != WAIT_OUTPUT)
+            net_resume(&c->net);
+        fiber_set_deadline(f, 0);
+        rc = fiber_park(why);
+        fiber_set_deadline(f, deadline ? deadline + (clock_ns() - from) : 0);
+        x->waiting = WAIT_NONE;
+        if (c->list == LIST_BODY)
+            set_list(c, LIST_BUSY);
+    }
+    if (rc == -ETIMEDOUT)
+        return err_set(e, ERR_DEADLINE, "the request took too long");
+    if (rc || c->net.broken)
+        return err_set(e, ERR_CANCELED, "the client is gone");
+    if (x->timed_out)
+        return err_set(e, ERR_TIMEOUT, "the body did not arrive in time");
+    return 0;
+}

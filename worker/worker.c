@@ -1,0 +1,353 @@
+#include "worker/worker.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "config/config.h"
+#include "worker/fiber/fiber.h"
+#include "worker/fiber/loop.h"
+#include "worker/role.h"
+#include <errno.h>
+#include <execinfo.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { EXIT_PLANNED = 0, EXIT_BOOT = 3, EXIT_INTERNAL = 70, DRAIN_POLL_MS = 20, CRASH_STACK = 64 * 1024 };
+
+static struct {
+    const struct heritage *h;
+    const struct role_ops *role;
+    struct event term, quit, intr, usr1, master, beat, drain_poll;
+    struct loop_hook flush, turn;
+    int64_t sampled_ns, drain_end_ns, turn_end_ns;
+    bool draining, canceled, boot_failed;
+} w;
+
+/* ---- state ---- */
+
+static void set_state(enum worker_state to)
+{
+    enum worker_state from = (enum worker_state)atomic_load(&slot_self->state);
+    log_debug("state %s -> %s", worker_state_name(from), worker_state_name(to));
+    atomic_store(&slot_self->state, to);
+}
+
+/* ---- the last words of a worker: async-signal-safe only ---- */
+
+static void say(const char *s)
+{
+    ssize_t n = write(STDERR_FILENO, s, strlen(s));
+    (void)n;
+}
+
+static void say_number(uint64_t v)
+{
+    char text[21];
+    size_t i = sizeof text - 1;
+    text[i] = 0;
+    do
+        text[--i] = (char)('0' + v % 10);
+    while (v /= 10);
+    say(text + i);
+}
+
+static void on_crash(int sig)
+{
+    void *frames[48];
+    int64_t now = clock_ns();
+    say("ragd worker ");
+    say_number((uint64_t)getpid());
+    say(" ends by signal ");
+    say_number((uint64_t)sig);
+    say("; requests in flight:\n");
+    for (int i = 0; i < SCORE_FLIGHTS; i++) {
+        struct flight *f = &slot_self->flight[i];
+        int64_t start = atomic_load(&f->start_ns);
+        if (!start)
+            continue;
+        say("  ");
+        say(f->request_id);
+        say(" ");
+        say(f->method);
+        say(" ");
+        say(f->path);
+        say(" since ");
+        say_number((uint64_t)((now - start) / MS));
+        say(" ms\n");
+    }
+    backtrace_symbols_fd(frames, backtrace(frames, (int)(sizeof frames / sizeof *frames)), STDERR_FILENO);
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+static void watch_crashes(void)
+{
+    static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    static char stack[CRASH_STACK];
+    void *frame[1];
+    stack_t alt = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction sa = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK | SA_RESETHAND | SA_NODEFER};
+    (void)backtrace(frame, 1); /* loads libgcc now: not safe to do in a handler */
+    sigaltstack(&alt, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &sa, NULL);
+}
+
+/* ---- ending ---- */
+
+static void poll_soon(void)
+{
+    struct timeval tv = {0, DRAIN_POLL_MS * 1000};
+    event_add(&w.drain_poll, &tv);
+}
+
+static void cancel_all(void)
+{
+    if (w.canceled)
+        return;
+    w.canceled = true;
+    w.role->cancel();
+    w.drain_end_ns = clock_ns() + w.h->cfg->server_fast_timeout * MS;
+}
+
+/* The last resort needs no loop: SIGALRM's default action ends even a worker that spins. */
+static void last_resort(int64_t ms)
+{
+    signal(SIGALRM, SIG_DFL);
+    alarm((unsigned)(ms / 1000) + 1 + (ms % 1000 != 0));
+}
+
+static void begin_drain(void)
+{
+    if (w.draining)
+        return;
+    w.draining = true;
+    set_state(WORKER_DRAINING);
+    last_resort(w.h->cfg->server_graceful_timeout + w.h->cfg->server_fast_timeout);
+    w.drain_end_ns = clock_ns() + w.h->cfg->server_graceful_timeout * MS;
+    w.role->drain();
+    poll_soon();
+}
+
+static void on_drain_poll(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what, (void)arg;
+    if (w.role->idle()) {
+        loop_stop();
+        return;
+    }
+    if (clock_ns() >= w.drain_end_ns) {
+        if (w.canceled) {
+            log_warn("some work could not be cancelled in time");
+            loop_stop();
+            return;
+        }
+        log_warn("requests are still running after server.graceful_timeout: cancelled");
+        cancel_all();
+    }
+    poll_soon();
+}
+
+static void on_term(evutil_socket_t sig, short what, void *arg)
+{
+    (void)sig, (void)what, (void)arg;
+    begin_drain();
+}
+
+static void on_quit(evutil_socket_t sig, short what, void *arg)
+{
+    (void)sig, (void)what, (void)arg;
+    begin_drain();
+    last_resort(w.h->cfg->server_fast_timeout);
+    cancel_all();
+}
+
+static void on_usr1(evutil_socket_t sig, short what, void *arg)
+{
+    (void)sig, (void)what, (void)arg;
+    log_flush(); /* what was logged so far belongs into the old file */
+}
+
+static void on_master(evutil_socket_t fd, short what, void *arg)
+{
+    char byte;
+    (void)what, (void)arg;
+    ssize_t n = read(fd, &byte, 1);
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        return;
+    event_del(&w.master);
+    log_warn("the master is gone: draining");
+    begin_drain();
+}
+
+/* ---- every turn, every beat ---- */
+
+static void sample(int64_t now)
+{
+    struct rusage u;
+    char text[64];
+    w.sampled_ns = now;
+    if (getrusage(RUSAGE_SELF, &u) == 0)
+        slot_self->cpu_us = (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return;
+    struct str rest = {text, (size_t)n};
+    uint64_t pages;
+    (void)str_cut(&rest, ' ');
+    if (str_to_u64(str_cut(&rest, ' '), &pages))
+        slot_self->rss_kb = (int64_t)(pages * (uint64_t)sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static void on_beat(evutil_socket_t fd, short what, void *arg)
+{
+    int64_t now = clock_ns();
+    (void)fd, (void)what, (void)arg;
+    atomic_store(&slot_self->beat_ns, now);
+    slot_self->stat[STAT_fibers] = fiber_count();
+    if (now - w.sampled_ns >= SEC)
+        sample(now);
+}
+
+static void on_turn(void *arg)
+{
+    (void)arg;
+    int64_t took = clock_ns() - loop_now();
+    STAT_ADD(loop_turns_total, 1);
+    if (took > w.h->cfg->server_loop_stall_warn * MS) {
+        STAT_ADD(loop_stalls_total, 1);
+        log_warn("a turn of the loop took %lld ms", (long long)(took / MS));
+    }
+}
+
+static void on_flush(void *arg)
+{
+    (void)arg;
+    log_flush();
+}
+
+/* ---- booting ---- */
+
+/* RAGD_FAULT_BOOT=delay:MS|exit:CODE|hang, for tests of the master. */
+static void fault_boot(void)
+{
+    const char *fault = getenv("RAGD_FAULT_BOOT");
+    if (!fault || !w.h->cfg->debug_faults)
+        return;
+    log_warn("RAGD_FAULT_BOOT=%s", fault);
+    if (strncmp(fault, "delay:", 6) == 0)
+        usleep((useconds_t)(atoi(fault + 6) * 1000));
+    else if (strncmp(fault, "exit:", 5) == 0)
+        _exit(atoi(fault + 5));
+    else if (strcmp(fault, "hang") == 0)
+        for (;;)
+            pause();
+}
+
+static void watch_signal(struct event *ev, int sig, event_callback_fn fn)
+{
+    evsignal_assign(ev, loop_base(), sig, fn, NULL);
+    event_add(ev, NULL);
+}
+
+static void watch_signals(void)
+{
+    static const int ignored[] = {SIGHUP, SIGUSR2, SIGWINCH, SIGTTIN, SIGTTOU, SIGPIPE};
+    sigset_t none;
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    watch_crashes();
+    watch_signal(&w.term, SIGTERM, on_term);
+    watch_signal(&w.quit, SIGQUIT, on_quit);
+    watch_signal(&w.intr, SIGINT, on_quit);
+    watch_signal(&w.usr1, SIGUSR1, on_usr1);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void watch_loop(void)
+{
+    int64_t beat_ms = w.h->cfg->server_watchdog_timeout / 8;
+    beat_ms = beat_ms < 100 ? 100 : beat_ms > 1000 ? 1000 : beat_ms;
+    struct timeval tv = {beat_ms / 1000, beat_ms % 1000 * 1000};
+    event_assign(&w.beat, loop_base(), -1, EV_PERSIST, on_beat, NULL);
+    event_add(&w.beat, &tv);
+    evtimer_assign(&w.drain_poll, loop_base(), on_drain_poll, NULL);
+    event_assign(&w.master, loop_base(), w.h->master_fd, EV_READ | EV_PERSIST, on_master, NULL);
+    if (w.h->master_fd >= 0)
+        event_add(&w.master, NULL);
+    w.turn.fn = on_turn;
+    w.flush.fn = on_flush;
+    loop_hook_add(&w.turn, LOOP_FLUSH_LOGS);
+    loop_hook_add(&w.flush, LOOP_FLUSH_LOGS);
+    on_beat(-1, 0, NULL);
+}
+
+static suspends void boot(void *arg)
+{
+    struct err e = {0};
+    (void)arg;
+    if (w.role->start(w.h, &e)) {
+        log_err(LOG_ERROR, "the worker cannot start", &e);
+        w.boot_failed = true;
+        loop_stop();
+        return;
+    }
+    if (w.draining) { /* told to stop while booting */
+        w.role->drain();
+        return;
+    }
+    atomic_store(&slot_self->ready_ns, clock_ns());
+    set_state(WORKER_READY);
+}
+
+static void forget_events(void)
+{
+    struct event *all[] = {&w.term, &w.quit, &w.intr, &w.usr1, &w.master, &w.beat, &w.drain_poll};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        event_del(all[i]);
+}
+
+int worker_main(const struct heritage *h)
+{
+    struct err e = {0};
+    char role[24];
+    w.h = h;
+    w.role = h->role == ROLE_HTTP ? &role_http : &role_ingest;
+    snprintf(role, sizeof role, "%s:%u", role_name(h->role), h->slot);
+    log_init((enum log_level)h->cfg->log_level, h->cfg->log_format == 1, role);
+    log_access_open(h->access_fd);
+    scoreboard_attach(h->sb, h->slot);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    set_state(WORKER_BOOTING);
+    if (loop_init(&e)) {
+        log_err(LOG_ERROR, "the worker cannot start", &e);
+        return EXIT_BOOT;
+    }
+    watch_signals();
+    fault_boot();
+    watch_loop();
+    if (!fiber_spawn("boot", boot, NULL))
+        return EXIT_INTERNAL;
+    loop_run();
+    bool left = !w.role->idle();
+    if (!left || w.boot_failed)
+        w.role->stop();
+    set_state(WORKER_EXITED);
+    log_flush();
+    if (left && !w.boot_failed) /* fibers that would not end: their memory goes with the process */
+        return EXIT_PLANNED;
+    forget_events();
+    if (fiber_count() == 0)
+        fiber_fini();
+    loop_fini();
+    return w.boot_failed ? EXIT_BOOT : EXIT_PLANNED;
+}
