@@ -64,7 +64,7 @@ suspends static int renew(struct run *run, struct err *e)
     run->reported_ns = clock_ns();
     int rc = STORE_CALL(run->r->store, job_renew, &run->job.id, &run->r->owner, lease_us(run->r), run->state,
                         str_of(run->stage), run->done, run->total, &cancel, e);
-    if (rc && e->code == ERR_CONFLICT)
+    if (rc && (e->code == ERR_CONFLICT || e->code == ERR_NOT_FOUND)) /* another's, or gone with its document */
         run->lease_lost = true;
     if (rc == 0 && cancel)
         run->cancel_requested = true;
@@ -94,7 +94,7 @@ int job_progress(struct job_context *ctx, enum document_state state, const char 
                  struct err *e)
 {
     struct run *run = list_entry(ctx, struct run, ctx);
-    bool moved = !run->stage || state != run->state || strcmp(stage, run->stage) != 0;
+    bool moved = state != run->state || strcmp(stage, run->stage) != 0;
     run->state = state;
     run->stage = ctx->stage = stage;
     run->done = done;
@@ -166,6 +166,13 @@ static int64_t retry_delay(const struct run *run)
     return us < RETRY_MAX_US ? us : RETRY_MAX_US;
 }
 
+/* The worker stops, the document changed meanwhile, or the database is away, busy or full: such tries are not counted. */
+static bool no_fault_of_the_job(enum err_code code)
+{
+    return code == ERR_CANCELED || code == ERR_CONFLICT || code == ERR_NOT_READY || code == ERR_OVERLOADED ||
+           code == ERR_STORAGE_FULL;
+}
+
 static struct ending judge(struct run *run, int rc, const struct err *e)
 {
     const struct job_context *ctx = &run->ctx;
@@ -180,10 +187,9 @@ static struct ending judge(struct run *run, int rc, const struct err *e)
     if (run->cancel_requested) {
         end.how = CANCEL;
         end.code = "cancelled";
-    } else if (e->code == ERR_CONFLICT || e->code == ERR_CANCELED || e->code == ERR_NOT_READY ||
-               e->code == ERR_OVERLOADED) { /* no fault of the job */
+    } else if (!ctx->permanent && no_fault_of_the_job(e->code)) {
         end.how = PUT_BACK;
-        end.delay_us = e->code == ERR_CONFLICT || e->code == ERR_CANCELED ? 0 : run->r->cfg->ingest_retry_delay * 1000;
+        end.delay_us = e->code == ERR_CANCELED ? 0 : run->r->cfg->ingest_retry_delay * 1000;
         end.code = end.stage = "";
         end.message = STR("");
     } else if (ctx->permanent || run->job.attempts >= run->r->cfg->ingest_max_attempts) {
@@ -209,7 +215,7 @@ static const struct job_kind *kind_of(const struct job_runner *r, struct str typ
 suspends static int work(struct run *run, struct err *e)
 {
     struct job_context *ctx = &run->ctx;
-    ctx->stage = "start";
+    ctx->stage = run->stage;
     if (run->job.attempts > run->r->cfg->ingest_max_attempts) {
         ctx->permanent = true;
         ctx->code = "worker_lost";
@@ -299,6 +305,8 @@ suspends static int lease_one(struct job_runner *r, struct err *e)
         return rc;
     }
     run->kind = kind_of(r, run->job.type);
+    run->state = DOCUMENT_parsing;
+    run->stage = "start";
     run->reported_ns = clock_ns();
     run->ctx = (struct job_context){
         .cfg = r->cfg, .store = r->store, .arena = &run->arena, .job = &run->job, .owner = r->owner};
