@@ -4,6 +4,7 @@ that a test makes, it removes."""
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import uuid
@@ -29,11 +30,41 @@ def docker(*argv, **kw):
     return sh("docker", *argv, **kw)
 
 
-def docker_works():
-    return shutil.which("docker") and docker("info", check=False).returncode == 0
+def docker_answers():
+    return docker("info", check=False).returncode == 0
 
 
-needs_docker = pytest.mark.skipif(not docker_works(), reason="needs a running docker")
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    """A docker that answers: this machine's, or a private one without a network of its own, which leaves no trace."""
+    if not shutil.which("docker"):
+        pytest.skip("needs docker")
+    if docker_answers():
+        yield
+        return
+    if not shutil.which("dockerd") or os.getuid() != 0:
+        pytest.skip("docker does not answer, and starting one needs dockerd and root")
+    dir = tmp_path_factory.mktemp("docker")
+    theirs = pathlib.Path("/etc/docker/daemon.json")
+    config = json.loads(theirs.read_text()) if theirs.exists() else {}
+    config.update({"data-root": f"{dir}/data", "exec-root": f"{dir}/exec", "pidfile": f"{dir}/pid", "bridge": "none",
+                   "hosts": [f"unix://{dir}/sock"], "iptables": False, "ip6tables": False, "ip-forward": False})
+    (dir / "daemon.json").write_text(json.dumps(config))
+    os.environ["DOCKER_HOST"] = f"unix://{dir}/sock"
+    with open(dir / "log", "wb") as log:
+        proc = subprocess.Popen(["dockerd", "--config-file", str(dir / "daemon.json")], stdout=log, stderr=log)
+    try:
+        def up():
+            assert proc.poll() is None, (dir / "log").read_text()
+            return docker_answers()
+
+        wait_for(up, lambda: (dir / "log").read_text(), every=0.2)
+        yield
+    finally:
+        proc.terminate()
+        proc.wait(60)
+        del os.environ["DOCKER_HOST"]
+        sh("rm", "-rf", str(dir), check=False)
 
 
 def mirror():
@@ -46,7 +77,7 @@ def mirror():
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(daemon, tmp_path_factory):
     if docker("image", "inspect", BASE, check=False).returncode:
         if not shutil.which("debootstrap") or os.getuid() != 0:
             pytest.skip("making a base image needs debootstrap and root")
@@ -89,8 +120,10 @@ class Container:
 
     def __init__(self, image, *args):
         self.port = free_port()
-        self.id = docker("run", "--detach", "--publish", f"127.0.0.1:{self.port}:8000",
-                         "--health-interval", "1s", *args, image).stdout.strip()
+        network = ["--publish", f"127.0.0.1:{self.port}:8000"]
+        if docker("network", "inspect", "bridge", check=False).returncode:
+            network = ["--network", "host", "--env", f"PORT={self.port}"]
+        self.id = docker("run", "--detach", *network, "--health-interval", "1s", *args, image).stdout.strip()
 
     def __enter__(self):
         return self
@@ -115,7 +148,6 @@ class Container:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
 
 
-@needs_docker
 def test_image_is_small_and_unprivileged(image):
     info = json.loads(docker("image", "inspect", image).stdout)[0]
     base_size = json.loads(docker("image", "inspect", BASE).stdout)[0]["Size"]
@@ -130,7 +162,6 @@ def test_image_is_small_and_unprivileged(image):
     assert docker("run", "--rm", image, "version").stdout.startswith("ragd ")
 
 
-@needs_docker
 def test_serves_searches_stops_and_keeps_its_data(image, volume):
     keep = ("--volume", f"{volume}:/app/data")
     with Container(image, *keep) as c, c.wait_healthy() as http:
@@ -151,7 +182,6 @@ def test_serves_searches_stops_and_keeps_its_data(image, volume):
         assert http.get(f"/api/v1/documents/{document}/content").content == text.encode()
 
 
-@needs_docker
 def test_stop_lets_a_request_finish(image):
     with Container(image, "--env", "RAGD_DEBUG_FAULTS=true") as c, c.wait_healthy() as http:
         client = subprocess.Popen(["/usr/bin/python3", "-c", f"""
