@@ -138,6 +138,7 @@ CREATE TABLE jobs (
     error_stage TEXT NOT NULL DEFAULT '',
     error_message TEXT NOT NULL DEFAULT '',
     owner BLOB,
+    content_version INTEGER NOT NULL DEFAULT 0, -- of the document when the job was leased
     due_us INTEGER NOT NULL DEFAULT 0, -- queued: not before; running: the lease ends
     started_us INTEGER NOT NULL DEFAULT 0,
     finished_us INTEGER NOT NULL DEFAULT 0,

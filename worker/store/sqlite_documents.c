@@ -1,0 +1,568 @@
+#include "worker/store/sqlite.h"
+#include "common/clock.h"
+
+void document_read(struct stmt *s, struct arena *a, struct store_document *out)
+{
+    out->no = col_i64(s);
+    col_uuid(s, &out->id);
+    col_uuid(s, &out->collection);
+    out->external_id = col_str(s, a);
+    out->filename = col_str(s, a);
+    out->title = col_str(s, a);
+    out->mime = col_str(s, a);
+    out->language = col_str(s, a);
+    out->metadata = col_str(s, a);
+    out->tags = col_str(s, a);
+    col_sha(s, &out->sha256);
+    out->bytes = col_i64(s);
+    out->pages = col_i64(s);
+    out->chunks = col_i64(s);
+    out->tokens = col_i64(s);
+    out->state = (enum document_state)col_i64(s);
+    out->progress_done = (int)col_i64(s);
+    out->progress_total = (int)col_i64(s);
+    out->error_code = col_str(s, a);
+    out->error_stage = col_str(s, a);
+    out->error_message = col_str(s, a);
+    out->error_page = (int)col_i64(s);
+    out->version = col_i64(s);
+    out->content_version = col_i64(s);
+    out->updated_us = col_i64(s);
+    col_uuid(s, &out->job);
+}
+
+/* 1: found, 0: not, -1: error. */
+static int find(struct stmt *s, struct arena *a, struct store_document *out, struct err *e)
+{
+    int rc = stmt_row(s, e);
+    if (rc > 0) {
+        document_read(s, a, out);
+        stmt_end(s);
+    }
+    return rc;
+}
+
+static int must_find(struct stmt *s, struct arena *a, struct store_document *out, struct err *e)
+{
+    int rc = find(s, a, out, e);
+    if (rc == 0)
+        return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
+    return rc < 0 ? -1 : 0;
+}
+
+int document_by_no(struct sqlite *db, struct arena *a, int64_t no, struct store_document *out, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT " DOCUMENT_COLUMNS DOCUMENT_FROM "WHERE d.no = ?");
+    bind_i64(s, no);
+    return must_find(s, a, out, e);
+}
+
+int document_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_document *out, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT " DOCUMENT_COLUMNS DOCUMENT_FROM "WHERE d.id = ?");
+    bind_uuid(s, id);
+    return must_find(s, a, out, e);
+}
+
+static int by_external_id(struct sqlite *db, struct arena *a, int64_t collection, struct str external_id,
+                          struct store_document *out, struct err *e)
+{
+    struct stmt *s =
+        stmt_get(db, "SELECT " DOCUMENT_COLUMNS DOCUMENT_FROM "WHERE d.collection = ? AND d.external_id = ?");
+    bind_i64(s, collection);
+    bind_str(s, external_id);
+    return find(s, a, out, e);
+}
+
+static int by_sha(struct sqlite *db, struct arena *a, int64_t collection, const struct sha256 *sha,
+                  struct store_document *out, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT " DOCUMENT_COLUMNS DOCUMENT_FROM
+                                  "WHERE d.collection = ? AND d.sha256 = ? ORDER BY d.no LIMIT 1");
+    bind_i64(s, collection);
+    bind_sha(s, sha);
+    return find(s, a, out, e);
+}
+
+suspends int sqlite_document_get(struct store *st, struct arena *a, const struct uuid *id, struct store_document *out,
+                                 struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    return SQLITE_TRY(db, e, document_by_id(db, a, id, out, e));
+}
+
+static int get_by_external_id(struct sqlite *db, struct arena *a, const struct uuid *collection, struct str external_id,
+                              struct store_document *out, struct err *e)
+{
+    int64_t no;
+    if (collection_no(db, collection, &no, e) < 0)
+        return -1;
+    int rc = by_external_id(db, a, no, external_id, out, e);
+    if (rc == 0)
+        return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
+    return rc < 0 ? -1 : 0;
+}
+
+suspends int sqlite_document_by_external_id(struct store *st, struct arena *a, const struct uuid *collection,
+                                            struct str external_id, struct store_document *out, struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    return SQLITE_TRY(db, e, get_by_external_id(db, a, collection, external_id, out, e));
+}
+
+/* ---- create and upsert ---- */
+
+struct create_call {
+    struct arena *a;
+    const struct store_document_new *in;
+    int64_t collection;
+    struct store_document doc;
+    enum store_created what;
+    struct store_job job;
+};
+
+/* The bytes are in the store when this returns. */
+static int put_file(struct sqlite *db, const struct store_document_new *in, struct err *e)
+{
+    struct stmt *s;
+    if (in->inline_bytes.n == (size_t)in->bytes) {
+        s = stmt_get(db, "INSERT INTO files (sha256, part, bytes) VALUES (?, 0, ?) ON CONFLICT DO NOTHING");
+        bind_sha(s, &in->sha256);
+        bind_blob(s, in->inline_bytes);
+        return stmt_run(s, e);
+    }
+    s = stmt_get(db, "SELECT count(*), total(length(bytes)) FROM files WHERE sha256 = ?");
+    bind_sha(s, &in->sha256);
+    if (stmt_row(s, e) <= 0)
+        return -1;
+    int64_t parts = col_i64(s), bytes = col_i64(s);
+    stmt_end(s);
+    if (bytes != in->bytes || parts != (in->bytes + STORE_PART - 1) / STORE_PART)
+        return err_set(e, ERR_CONFLICT, "Parts of the file are missing: %lld of %lld bytes are there", (long long)bytes,
+                       (long long)in->bytes);
+    return 0;
+}
+
+static int insert_document(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    const struct store_document_new *in = c->in;
+    struct store_document *d = &c->doc;
+    *d = (struct store_document){.id = uuid_v7(),
+                                 .collection = in->collection,
+                                 .external_id = in->external_id,
+                                 .filename = in->filename,
+                                 .title = in->title,
+                                 .mime = in->mime,
+                                 .language = in->language,
+                                 .metadata = in->metadata.n ? in->metadata : STR("{}"),
+                                 .tags = in->tags.n ? in->tags : STR("[]"),
+                                 .sha256 = in->sha256,
+                                 .bytes = in->bytes,
+                                 .version = 1,
+                                 .content_version = 1};
+    d->updated_us = uuid_time_us(&d->id);
+    c->what = STORE_CREATED;
+    c->job = (struct store_job){.type = STR("ingest"),
+                                .has_document = true,
+                                .document = d->id,
+                                .has_collection = true,
+                                .collection = in->collection,
+                                .payload = STR("{}")};
+    if (put_file(db, in, e) < 0 || job_insert(db, &c->job, e) < 0)
+        return -1;
+    d->job = c->job.id;
+    struct stmt *s = stmt_get(db, "INSERT INTO documents (id, collection, external_id, filename, title, mime, language,"
+                                  " metadata, tags, sha256, bytes, content_us, updated_us, job)"
+                                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    bind_uuid(s, &d->id);
+    bind_i64(s, c->collection);
+    bind_opt(s, d->external_id);
+    bind_str(s, d->filename);
+    bind_str(s, d->title);
+    bind_str(s, d->mime);
+    bind_str(s, d->language);
+    bind_str(s, d->metadata);
+    bind_str(s, d->tags);
+    bind_sha(s, &d->sha256);
+    bind_i64(s, d->bytes);
+    bind_i64(s, d->updated_us);
+    bind_i64(s, d->updated_us);
+    bind_uuid(s, &d->job);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    d->no = sqlite3_last_insert_rowid(db->h);
+    return 0;
+}
+
+/* Takes over what the request names; what it leaves empty stays. True when that changes anything. */
+static bool take_over(struct store_document *d, const struct store_document_new *in)
+{
+    struct {
+        struct str *now, want;
+    } members[] = {{&d->title, in->title}, {&d->metadata, in->metadata}, {&d->tags, in->tags}};
+    bool changed = false;
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++)
+        if (members[i].want.n && !str_eq(*members[i].now, members[i].want)) {
+            *members[i].now = members[i].want;
+            changed = true;
+        }
+    return changed;
+}
+
+static int keep_version(struct sqlite *db, int64_t no, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "INSERT INTO versions SELECT no, content_version, sha256, bytes, filename, mime,"
+                                  " content_us FROM documents WHERE no = ?");
+    bind_i64(s, no);
+    return stmt_run(s, e);
+}
+
+static int update_described(struct sqlite *db, struct store_document *d, struct err *e)
+{
+    d->version++;
+    d->updated_us = clock_wall_us();
+    struct stmt *s = stmt_get(db, "UPDATE documents SET title = ?, metadata = ?, tags = ?, language = ?, version = ?,"
+                                  " updated_us = ? WHERE no = ?");
+    bind_str(s, d->title);
+    bind_str(s, d->metadata);
+    bind_str(s, d->tags);
+    bind_str(s, d->language);
+    bind_i64(s, d->version);
+    bind_i64(s, d->updated_us);
+    bind_i64(s, d->no);
+    return stmt_run(s, e);
+}
+
+/* A further version of the same bytes: what was made from them stays valid. */
+static int same_bytes_version(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    struct store_document *d = &c->doc;
+    take_over(d, c->in);
+    if (keep_version(db, d->no, e) < 0 || update_described(db, d, e) < 0)
+        return -1;
+    if (c->in->filename.n)
+        d->filename = c->in->filename;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, content_version = content_version + 1,"
+                                  " indexed_version = indexed_version + (indexed_version = content_version),"
+                                  " content_us = ? WHERE no = ?");
+    bind_str(s, d->filename);
+    bind_i64(s, d->updated_us);
+    bind_i64(s, d->no);
+    d->content_version++;
+    c->what = STORE_UPDATED;
+    return stmt_run(s, e);
+}
+
+/* Other bytes under a known external id. The old chunks are found until the new ones take their place. A job that is
+ * under way serves the new content as well: it cannot commit the old one. */
+static int new_content(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    const struct store_document_new *in = c->in;
+    struct store_document *d = &c->doc;
+    if (put_file(db, in, e) < 0 || keep_version(db, d->no, e) < 0 || job_for_document(db, c->a, d, &c->job, e) < 0)
+        return -1;
+    take_over(d, in);
+    d->filename = in->filename.n ? in->filename : d->filename;
+    d->mime = in->mime;
+    d->language = in->language.n ? in->language : d->language;
+    d->sha256 = in->sha256;
+    d->bytes = in->bytes;
+    d->state = DOCUMENT_queued;
+    d->progress_done = d->progress_total = d->error_page = 0;
+    d->error_code = d->error_stage = d->error_message = STR("");
+    d->content_version++;
+    d->job = c->job.id;
+    c->what = STORE_UPDATED;
+    if (update_described(db, d, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, mime = ?, sha256 = ?, bytes = ?, state = 0,"
+                                  " progress_done = 0, progress_total = 0, error_code = '', error_stage = '',"
+                                  " error_message = '', error_page = 0, content_version = ?, content_us = ?, job = ?"
+                                  " WHERE no = ?");
+    bind_str(s, d->filename);
+    bind_str(s, d->mime);
+    bind_sha(s, &d->sha256);
+    bind_i64(s, d->bytes);
+    bind_i64(s, d->content_version);
+    bind_i64(s, d->updated_us);
+    bind_uuid(s, &d->job);
+    bind_i64(s, d->no);
+    return stmt_run(s, e);
+}
+
+static int upsert(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    int rc = by_external_id(db, c->a, c->collection, c->in->external_id, &c->doc, e);
+    if (rc < 0)
+        return -1;
+    if (rc == 0) {
+        if (c->in->if_version)
+            return err_set(e, ERR_VERSION, "There is no such document yet");
+        return insert_document(db, c, e);
+    }
+    if (version_is(c->doc.version, c->in->if_version, e) < 0)
+        return -1;
+    if (memcmp(&c->doc.sha256, &c->in->sha256, sizeof c->doc.sha256) != 0)
+        return new_content(db, c, e);
+    if (!take_over(&c->doc, c->in)) {
+        c->what = STORE_UNCHANGED;
+        return 0;
+    }
+    c->what = STORE_UPDATED;
+    return update_described(db, &c->doc, e);
+}
+
+static int refuse_duplicate(const struct store_document *d, struct err *e)
+{
+    char id[UUID_TEXT_LEN + 1] = "";
+    uuid_text(&d->id, id);
+    return err_set(e, ERR_CONFLICT, "The collection has a document of the same bytes: %s", id);
+}
+
+static int create(struct sqlite *db, void *arg, struct err *e)
+{
+    struct create_call *c = arg;
+    const struct store_document_new *in = c->in;
+    int rc = 0;
+    c->job = (struct store_job){0};
+    if (collection_no(db, &in->collection, &c->collection, e) < 0)
+        return -1;
+    if (in->by_external_id)
+        return upsert(db, c, e);
+    if (in->on_duplicate != DUP_LINK)
+        rc = by_sha(db, c->a, c->collection, &in->sha256, &c->doc, e);
+    if (rc < 0)
+        return -1;
+    if (rc > 0 && in->on_duplicate == DUP_REJECT)
+        return refuse_duplicate(&c->doc, e);
+    if (rc > 0 && in->on_duplicate == DUP_VERSION)
+        return same_bytes_version(db, c, e);
+    if (rc > 0) {
+        c->what = STORE_DUPLICATE;
+        return 0;
+    }
+    if (in->external_id.n) {
+        rc = by_external_id(db, c->a, c->collection, in->external_id, &c->doc, e);
+        if (rc < 0)
+            return -1;
+        if (rc > 0)
+            return err_set(e, ERR_CONFLICT, "The collection has a document with this external_id");
+    }
+    return insert_document(db, c, e);
+}
+
+/* The document may point into the request, which lives as long as the caller's arena does not promise. */
+static void own_strings(struct arena *a, struct store_document *d)
+{
+    struct str *all[] = {&d->external_id, &d->filename, &d->title, &d->mime, &d->language, &d->metadata, &d->tags};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        *all[i] = arena_dup(a, *all[i]);
+}
+
+suspends int sqlite_document_create(struct store *st, struct arena *a, const struct store_document_new *in,
+                                    struct store_document *out, enum store_created *what, struct store_job *job,
+                                    struct err *e)
+{
+    struct create_call c = {.a = a, .in = in};
+    if (sqlite_write(sqlite_of(st), create, &c, e) < 0)
+        return -1;
+    own_strings(a, &c.doc);
+    *out = c.doc;
+    *what = c.what;
+    *job = c.job;
+    return 0;
+}
+
+/* ---- change ---- */
+
+struct patch_call {
+    struct arena *a;
+    const struct uuid *id;
+    const struct store_document_patch *patch;
+    int64_t if_version;
+    struct store_document doc;
+};
+
+static int patch(struct sqlite *db, void *arg, struct err *e)
+{
+    struct patch_call *c = arg;
+    const struct store_document_patch *p = c->patch;
+    struct store_document *d = &c->doc;
+    if (document_by_id(db, c->a, c->id, d, e) < 0 || version_is(d->version, c->if_version, e) < 0)
+        return -1;
+    if (p->set_title)
+        d->title = p->title;
+    if (p->set_metadata)
+        d->metadata = p->metadata;
+    if (p->set_tags)
+        d->tags = p->tags;
+    if (p->set_language)
+        d->language = p->language;
+    return update_described(db, d, e);
+}
+
+suspends int sqlite_document_patch(struct store *st, struct arena *a, const struct uuid *id,
+                                   const struct store_document_patch *p, int64_t if_version, struct store_document *out,
+                                   struct err *e)
+{
+    struct patch_call c = {.a = a, .id = id, .patch = p, .if_version = if_version};
+    if (sqlite_write(sqlite_of(st), patch, &c, e) < 0)
+        return -1;
+    own_strings(a, &c.doc);
+    *out = c.doc;
+    return 0;
+}
+
+int document_finish(struct sqlite *db, const struct uuid *id, const struct document_end *end, struct err *e)
+{
+    int64_t no, stale;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET state = ?, error_code = ?, error_stage = ?, error_message = ?,"
+                                  " error_page = ?, version = version + 1, updated_us = ? WHERE id = ?"
+                                  " RETURNING no, chunks > 0 AND indexed_version <> content_version");
+    bind_i64(s, end->state);
+    bind_str(s, end->code);
+    bind_str(s, end->stage);
+    bind_str(s, end->message);
+    bind_i64(s, end->page);
+    bind_i64(s, clock_wall_us());
+    bind_uuid(s, id);
+    int rc = stmt_row(s, e);
+    if (rc <= 0)
+        return rc; /* the document is gone: nobody to tell */
+    no = col_i64(s);
+    stale = col_i64(s);
+    stmt_end(s);
+    if (!stale || end->state == DOCUMENT_queued)
+        return 0;
+    if (document_unindex(db, no, e) < 0)
+        return -1;
+    s = stmt_get(db, "UPDATE documents SET chunks = 0, tokens = 0, indexed_version = 0 WHERE no = ?");
+    bind_i64(s, no);
+    return stmt_run(s, e);
+}
+
+struct reprocess_call {
+    struct arena *a;
+    const struct uuid *id;
+    struct store_job job;
+};
+
+static int reprocess(struct sqlite *db, void *arg, struct err *e)
+{
+    struct reprocess_call *c = arg;
+    struct store_document d;
+    struct store_job newest;
+    if (document_by_id(db, c->a, c->id, &d, e) < 0)
+        return -1;
+    int rc = job_find(db, c->a, &d.job, &newest, e);
+    if (rc < 0)
+        return -1;
+    if (rc > 0 && (newest.state == JOB_queued || newest.state == JOB_running))
+        return err_set(e, ERR_BUSY, "A job of this document is under way");
+    if (job_for_document(db, c->a, &d, &c->job, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET job = ?, progress_done = 0, progress_total = 0 WHERE no = ?");
+    bind_uuid(s, &c->job.id);
+    bind_i64(s, d.no);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return document_finish(db, c->id, &(struct document_end){.state = DOCUMENT_queued}, e);
+}
+
+suspends int sqlite_document_reprocess(struct store *st, struct arena *a, const struct uuid *id, struct store_job *job,
+                                       struct err *e)
+{
+    struct reprocess_call c = {.a = a, .id = id};
+    if (sqlite_write(sqlite_of(st), reprocess, &c, e) < 0)
+        return -1;
+    *job = c.job;
+    return 0;
+}
+
+/* ---- removal ---- */
+
+static int run_range(struct sqlite *db, const char *sql, int64_t from, int64_t to, struct err *e)
+{
+    struct stmt *s = stmt_get(db, sql);
+    bind_i64(s, from);
+    bind_i64(s, to);
+    return stmt_run(s, e);
+}
+
+int document_unindex(struct sqlite *db, int64_t no, struct err *e)
+{
+    int64_t from = no << 20, to = from | 0xfffff;
+    if (run_range(db, "DELETE FROM chunk_index WHERE rowid BETWEEN ? AND ?", from, to, e) < 0 ||
+        run_range(db, "DELETE FROM chunks WHERE no BETWEEN ? AND ?", from, to, e) < 0)
+        return -1;
+    return run_range(db, "DELETE FROM texts WHERE no BETWEEN ? AND ?", from, to, e);
+}
+
+int document_unindex_some(struct sqlite *db, int64_t no, int64_t max, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT no FROM chunks WHERE no >= ? AND no <= ? ORDER BY no LIMIT 1");
+    bind_i64(s, no << 20);
+    bind_i64(s, no << 20 | 0xfffff);
+    int rc = stmt_row(s, e);
+    if (rc <= 0)
+        return rc;
+    int64_t from = col_i64(s), to = from + max - 1, last = no << 20 | 0xfffff;
+    stmt_end(s);
+    to = to < last ? to : last;
+    s = stmt_get(db, "UPDATE documents SET (chunks, tokens) = (SELECT chunks - count(*), tokens - total(k.tokens)"
+                     " FROM chunks k WHERE k.no BETWEEN ? AND ?) WHERE no = ?");
+    bind_i64(s, from);
+    bind_i64(s, to);
+    bind_i64(s, no);
+    if (stmt_run(s, e) < 0 || run_range(db, "DELETE FROM chunk_index WHERE rowid BETWEEN ? AND ?", from, to, e) < 0)
+        return -1;
+    return run_range(db, "DELETE FROM chunks WHERE no BETWEEN ? AND ?", from, to, e);
+}
+
+static int run_one(struct sqlite *db, const char *sql, int64_t no, struct err *e)
+{
+    struct stmt *s = stmt_get(db, sql);
+    bind_i64(s, no);
+    return stmt_run(s, e);
+}
+
+int document_remove(struct sqlite *db, int64_t no, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "INSERT INTO file_orphans SELECT sha256, ?2 FROM documents WHERE no = ?1"
+                                  " UNION SELECT sha256, ?2 FROM versions WHERE document = ?1"
+                                  " ON CONFLICT DO UPDATE SET since_us = excluded.since_us");
+    bind_i64(s, no);
+    bind_i64(s, clock_wall_us());
+    if (stmt_run(s, e) < 0 || document_unindex(db, no, e) < 0 || job_forget_document(db, no, e) < 0 ||
+        run_one(db, "DELETE FROM versions WHERE document = ?", no, e) < 0)
+        return -1;
+    return run_one(db, "DELETE FROM documents WHERE no = ?", no, e);
+}
+
+struct delete_call {
+    const struct uuid *id;
+    int64_t if_version;
+};
+
+static int delete (struct sqlite *db, void *arg, struct err *e)
+{
+    struct delete_call *c = arg;
+    struct stmt *s = stmt_get(db, "SELECT d.no, d.version" DOCUMENT_FROM "WHERE d.id = ?");
+    bind_uuid(s, c->id);
+    int rc = stmt_row(s, e);
+    if (rc == 0)
+        return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
+    if (rc < 0)
+        return -1;
+    int64_t no = col_i64(s), version = col_i64(s);
+    stmt_end(s);
+    if (version_is(version, c->if_version, e) < 0)
+        return -1;
+    return document_remove(db, no, e);
+}
+
+suspends int sqlite_document_delete(struct store *st, const struct uuid *id, int64_t if_version, struct err *e)
+{
+    struct delete_call c = {id, if_version};
+    return sqlite_write(sqlite_of(st), delete, &c, e);
+}

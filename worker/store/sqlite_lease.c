@@ -1,0 +1,438 @@
+/* Jobs as the worker that holds their lease sees them. */
+#include "worker/store/sqlite.h"
+#include "common/buf.h"
+#include "common/clock.h"
+
+#define HELD " WHERE id = ? AND owner = ? AND state = 1"
+
+static int lease_lost(struct err *e)
+{
+    return err_set(e, ERR_CONFLICT, "The lease of the job is lost");
+}
+
+/* Ends a job. 0, 1 if somebody else holds it, or -1. */
+static int end_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, enum job_state state,
+                    const struct document_end *end, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET state = ?, error_code = ?, error_stage = ?, error_message = ?,"
+                                  " owner = NULL, due_us = 0, finished_us = ?5, updated_us = ?5"
+                                  " WHERE id = ?6 AND owner IS ?7 AND state = 1");
+    bind_i64(s, state);
+    bind_str(s, end->code);
+    bind_str(s, end->stage);
+    bind_str(s, end->message);
+    bind_i64(s, clock_wall_us());
+    bind_uuid(s, job);
+    bind_uuid(s, owner);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return sqlite3_changes(db->h) == 1 ? 0 : 1;
+}
+
+/* ---- lease ---- */
+
+struct lease_call {
+    struct arena *a;
+    const struct uuid *owner;
+    int64_t lease_us;
+    struct store_job job;
+    bool found;
+};
+
+static int due(struct sqlite *db, struct uuid *id, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT id FROM jobs WHERE state < 2 AND due_us <= ? ORDER BY due_us, id LIMIT 1");
+    bind_i64(s, clock_wall_us());
+    int rc = stmt_row(s, e);
+    if (rc > 0) {
+        col_uuid(s, id);
+        stmt_end(s);
+    }
+    return rc;
+}
+
+/* A job that nobody wants any more: its holder died after the cancellation, or its collection has been deleted. */
+static int abandoned(struct sqlite *db, struct arena *a, const struct store_job *j, int64_t *content_version,
+                     struct err *e)
+{
+    struct store_document d;
+    struct err why;
+    *content_version = 0;
+    if (j->cancel_requested)
+        return 1;
+    if (!j->has_document)
+        return 0;
+    if (document_by_id(db, a, &j->document, &d, &why) == 0) {
+        *content_version = d.content_version;
+        return 0;
+    }
+    if (why.code == ERR_NOT_FOUND)
+        return 1;
+    if (e)
+        *e = why;
+    return -1;
+}
+
+static int drop(struct sqlite *db, const struct store_job *j, struct err *e)
+{
+    struct document_end end = {.state = DOCUMENT_cancelled};
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET state = 4, owner = NULL, due_us = 0, finished_us = ?1,"
+                                  " updated_us = ?1 WHERE id = ?2");
+    bind_i64(s, clock_wall_us());
+    bind_uuid(s, &j->id);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return j->has_document ? document_finish(db, &j->document, &end, e) : 0;
+}
+
+static int take(struct sqlite *db, struct lease_call *c, int64_t content_version, struct err *e)
+{
+    struct store_job *j = &c->job;
+    int64_t now = clock_wall_us();
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET state = 1, owner = ?, due_us = ?, started_us = ?,"
+                                  " attempts = attempts + 1, stage = '', done = 0, content_version = ?,"
+                                  " updated_us = ? WHERE id = ?");
+    j->state = JOB_running;
+    j->attempts++;
+    j->run_after_us = 0;
+    j->lease_expires_us = now + c->lease_us;
+    j->started_us = now;
+    j->updated_us = now;
+    j->stage = STR("");
+    j->done = 0;
+    bind_uuid(s, c->owner);
+    bind_i64(s, j->lease_expires_us);
+    bind_i64(s, j->started_us);
+    bind_i64(s, content_version);
+    bind_i64(s, now);
+    bind_uuid(s, &j->id);
+    return stmt_run(s, e);
+}
+
+static int lease(struct sqlite *db, void *arg, struct err *e)
+{
+    struct lease_call *c = arg;
+    struct uuid id;
+    int64_t content_version;
+    c->found = false;
+    for (int dropped = 0; dropped < 100; dropped++) {
+        int rc = due(db, &id, e);
+        if (rc <= 0)
+            return rc;
+        if (job_by_id(db, c->a, &id, &c->job, e) < 0)
+            return -1;
+        rc = abandoned(db, c->a, &c->job, &content_version, e);
+        if (rc < 0)
+            return -1;
+        if (rc == 0) {
+            if (take(db, c, content_version, e) < 0)
+                return -1;
+            c->found = true;
+            return 0;
+        }
+        if (drop(db, &c->job, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+suspends int sqlite_job_lease(struct store *st, struct arena *a, const struct uuid *owner, int64_t lease_us,
+                              struct store_job *out, bool *found, struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    struct lease_call c = {.a = a, .owner = owner, .lease_us = lease_us};
+    struct uuid id;
+    int rc = SQLITE_TRY(db, e, due(db, &id, e)); /* looking takes no lock */
+    if (rc < 0 || (rc > 0 && sqlite_write(db, lease, &c, e) < 0))
+        return -1;
+    *found = c.found;
+    if (c.found)
+        *out = c.job;
+    return 0;
+}
+
+/* ---- progress ---- */
+
+struct renew_call {
+    const struct uuid *job, *owner;
+    int64_t lease_us;
+    enum document_state state;
+    struct str stage;
+    int64_t done, total;
+    bool cancel;
+};
+
+static int renew(struct sqlite *db, void *arg, struct err *e)
+{
+    struct renew_call *c = arg;
+    struct uuid document;
+    int64_t now = clock_wall_us();
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET due_us = ?, stage = ?, done = ?, total = ?, updated_us = ?" HELD
+                                  " RETURNING cancel_requested, document");
+    bind_i64(s, now + c->lease_us);
+    bind_str(s, c->stage);
+    bind_i64(s, c->done);
+    bind_i64(s, c->total);
+    bind_i64(s, now);
+    bind_uuid(s, c->job);
+    bind_uuid(s, c->owner);
+    int rc = stmt_row(s, e);
+    if (rc == 0)
+        return lease_lost(e);
+    if (rc < 0)
+        return -1;
+    c->cancel = col_i64(s) != 0;
+    bool has_document = col_uuid(s, &document);
+    stmt_end(s);
+    if (!has_document)
+        return 0;
+    s = stmt_get(db, "UPDATE documents SET state = ?1, progress_done = ?2, progress_total = ?3, version = version + 1,"
+                     " updated_us = ?4 WHERE id = ?5 AND (state <> ?1 OR progress_done <> ?2 OR progress_total <> ?3)");
+    bind_i64(s, c->state);
+    bind_i64(s, c->done);
+    bind_i64(s, c->total);
+    bind_i64(s, now);
+    bind_uuid(s, &document);
+    return stmt_run(s, e);
+}
+
+suspends int sqlite_job_renew(struct store *st, const struct uuid *job, const struct uuid *owner, int64_t lease_us,
+                              enum document_state state, struct str stage, int64_t done, int64_t total, bool *cancel,
+                              struct err *e)
+{
+    struct renew_call c = {job, owner, lease_us, state, stage, done, total, false};
+    if (sqlite_write(sqlite_of(st), renew, &c, e) < 0)
+        return -1;
+    *cancel = c.cancel;
+    return 0;
+}
+
+/* ---- ends ---- */
+
+int job_requeue(struct sqlite *db, const struct uuid *job, const struct uuid *document, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET state = 0, owner = NULL, due_us = ?1, attempts = 0, done = 0,"
+                                  " stage = '', updated_us = ?1 WHERE id = ?2");
+    bind_i64(s, clock_wall_us());
+    bind_uuid(s, job);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    s = stmt_get(db, "UPDATE documents SET progress_done = 0, progress_total = 0 WHERE id = ?");
+    bind_uuid(s, document);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return document_finish(db, document, &(struct document_end){.state = DOCUMENT_queued}, e);
+}
+
+struct finish_call {
+    const struct uuid *job, *owner;
+    enum job_state state;
+    struct document_end end;
+};
+
+/* Document of a held job, and whether its content is another one than when the job was leased. 1, 0: none, -1. */
+static int document_of(struct sqlite *db, const struct uuid *job, struct uuid *document, bool *changed, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT d.id, d.content_version <> j.content_version FROM jobs j"
+                                  " JOIN documents d ON d.id = j.document WHERE j.id = ?");
+    bind_uuid(s, job);
+    int rc = stmt_row(s, e);
+    if (rc > 0) {
+        col_uuid(s, document);
+        *changed = col_i64(s) != 0;
+        stmt_end(s);
+    }
+    return rc;
+}
+
+static int finish(struct sqlite *db, void *arg, struct err *e)
+{
+    struct finish_call *c = arg;
+    struct uuid document;
+    bool changed;
+    int rc = end_held(db, c->job, c->owner, c->state, &c->end, e);
+    if (rc != 0)
+        return rc < 0 ? -1 : lease_lost(e);
+    if (c->state == JOB_succeeded)
+        return 0;
+    rc = document_of(db, c->job, &document, &changed, e);
+    if (rc <= 0)
+        return rc;
+    if (changed && c->state == JOB_failed) /* what failed is not what is there now */
+        return job_requeue(db, c->job, &document, e);
+    return document_finish(db, &document, &c->end, e);
+}
+
+suspends int sqlite_job_finish(struct store *st, const struct uuid *job, const struct uuid *owner, enum job_state state,
+                               struct str code, struct str stage, struct str message, int page, struct err *e)
+{
+    struct finish_call c = {job, owner, state, {DOCUMENT_failed, code, stage, message, page}};
+    if (state == JOB_cancelled)
+        c.end.state = DOCUMENT_cancelled;
+    return sqlite_write(sqlite_of(st), finish, &c, e);
+}
+
+struct put_back_call {
+    const struct uuid *job, *owner;
+    int64_t delay_us;
+    bool count_attempt;
+    struct document_end end;
+};
+
+static int put_back(struct sqlite *db, void *arg, struct err *e)
+{
+    struct put_back_call *c = arg;
+    struct uuid document;
+    bool changed;
+    int64_t now = clock_wall_us();
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET state = 0, owner = NULL, due_us = ?, attempts = attempts - ?,"
+                                  " done = 0, error_code = ?, error_stage = ?, error_message = ?, updated_us = ?" HELD);
+    bind_i64(s, now + c->delay_us);
+    bind_i64(s, !c->count_attempt);
+    bind_str(s, c->end.code);
+    bind_str(s, c->end.stage);
+    bind_str(s, c->end.message);
+    bind_i64(s, now);
+    bind_uuid(s, c->job);
+    bind_uuid(s, c->owner);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    if (sqlite3_changes(db->h) != 1)
+        return lease_lost(e);
+    int rc = document_of(db, c->job, &document, &changed, e);
+    return rc <= 0 ? rc : document_finish(db, &document, &c->end, e);
+}
+
+suspends int sqlite_job_put_back(struct store *st, const struct uuid *job, const struct uuid *owner, int64_t delay_us,
+                                 bool count_attempt, struct str code, struct str stage, struct str message,
+                                 struct err *e)
+{
+    struct put_back_call c = {job, owner, delay_us, count_attempt, {DOCUMENT_queued, code, stage, message, 0}};
+    return sqlite_write(sqlite_of(st), put_back, &c, e);
+}
+
+/* ---- the new index of a document ---- */
+
+struct commit_call {
+    struct arena *a;
+    const struct uuid *job, *owner;
+    const struct store_index_commit *in;
+    bool stale;
+};
+
+static int insert_text(struct sqlite *db, int64_t no, struct str text, struct err *e)
+{
+    for (int64_t part = 0; text.n > 0; part++) {
+        struct str piece = str_sub(text, 0, STORE_PART);
+        struct stmt *s = stmt_get(db, "INSERT INTO texts (no, text) VALUES (?, ?)");
+        bind_i64(s, no << 20 | part);
+        bind_blob(s, piece);
+        if (stmt_run(s, e) < 0)
+            return -1;
+        text = str_sub(text, piece.n, SIZE_MAX);
+    }
+    return 0;
+}
+
+static int insert_chunk(struct sqlite *db, const struct store_document *d, const struct store_chunk_new *k, int ordinal,
+                        struct err *e)
+{
+    struct uuid id = store_chunk_id(&d->id, d->content_version, ordinal);
+    struct stmt *s = stmt_get(db, "INSERT INTO chunks (no, id, text, headings, sha256, tokens, page, char_start,"
+                                  " char_end, byte_start, byte_end) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    bind_i64(s, d->no << 20 | ordinal);
+    bind_uuid(s, &id);
+    bind_str(s, k->text);
+    bind_str(s, k->headings.n ? k->headings : STR("[]"));
+    bind_sha(s, &k->sha256);
+    bind_i64(s, k->tokens);
+    bind_i64(s, k->page);
+    bind_i64(s, k->char_start);
+    bind_i64(s, k->char_end);
+    bind_i64(s, k->byte_start);
+    bind_i64(s, k->byte_end);
+    return stmt_run(s, e);
+}
+
+static int insert_chunks(struct sqlite *db, const struct store_document *d, int64_t collection,
+                         const struct store_index_commit *in, int64_t *tokens, struct err *e)
+{
+    struct buf body = {0};
+    int rc = 0;
+    *tokens = 0;
+    for (size_t i = 0; i < in->n && rc == 0; i++) {
+        body.n = 0;
+        buf_i64(&body, collection);
+        buf_ch(&body, ' ');
+        buf_str(&body, in->chunks[i].terms);
+        rc = insert_chunk(db, d, &in->chunks[i], (int)i, e);
+        if (rc < 0)
+            break;
+        struct stmt *s = stmt_get(db, "INSERT INTO chunk_index (rowid, body) VALUES (?, ?)");
+        bind_i64(s, d->no << 20 | (int64_t)i);
+        bind_str(s, buf_view(&body));
+        rc = stmt_run(s, e);
+        *tokens += in->chunks[i].tokens;
+    }
+    buf_fini(&body);
+    return rc;
+}
+
+static int make_ready(struct sqlite *db, const struct store_document *d, const struct store_index_commit *in,
+                      int64_t tokens, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE documents SET state = 5, chunks = ?1, tokens = ?2, pages = ?3, title = ?4,"
+                                  " language = ?5, mime = ?6, progress_done = ?1, progress_total = ?1,"
+                                  " error_code = '', error_stage = '', error_message = '', error_page = 0,"
+                                  " indexed_version = content_version, version = version + 1, updated_us = ?7"
+                                  " WHERE no = ?8");
+    bind_i64(s, (int64_t)in->n);
+    bind_i64(s, tokens);
+    bind_i64(s, in->pages);
+    bind_str(s, in->title.n ? in->title : d->title);
+    bind_str(s, in->language.n ? in->language : d->language);
+    bind_str(s, in->mime.n ? in->mime : d->mime);
+    bind_i64(s, clock_wall_us());
+    bind_i64(s, d->no);
+    return stmt_run(s, e);
+}
+
+static int commit_index(struct sqlite *db, void *arg, struct err *e)
+{
+    struct commit_call *c = arg;
+    struct store_document d;
+    struct store_job j;
+    int64_t collection, tokens;
+    struct document_end well = {0};
+    c->stale = false;
+    int rc = end_held(db, c->job, c->owner, JOB_succeeded, &well, e);
+    if (rc != 0)
+        return rc < 0 ? -1 : lease_lost(e);
+    if (job_by_id(db, c->a, c->job, &j, e) < 0 || document_by_id(db, c->a, &j.document, &d, e) < 0)
+        return -1;
+    if (d.content_version != c->in->content_version) {
+        c->stale = true;
+        return job_requeue(db, c->job, &d.id, e);
+    }
+    if (collection_no(db, &d.collection, &collection, e) < 0 || document_unindex(db, d.no, e) < 0 ||
+        insert_text(db, d.no, c->in->text, e) < 0 || insert_chunks(db, &d, collection, c->in, &tokens, e) < 0 ||
+        make_ready(db, &d, c->in, tokens, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET stage = '', done = ?1, total = ?1 WHERE id = ?2");
+    bind_i64(s, (int64_t)c->in->n);
+    bind_uuid(s, c->job);
+    return stmt_run(s, e);
+}
+
+suspends int sqlite_job_commit_index(struct store *st, const struct uuid *job, const struct uuid *owner,
+                                     const struct store_index_commit *in, struct err *e)
+{
+    struct arena a = {0};
+    struct commit_call c = {.a = &a, .job = job, .owner = owner, .in = in};
+    int rc = in->n > 0xfffff ? err_set(e, ERR_VALIDATION, "A document has more chunks than can be numbered")
+                             : sqlite_write(sqlite_of(st), commit_index, &c, e);
+    arena_fini(&a);
+    if (rc == 0 && c.stale)
+        return err_set(e, ERR_CONFLICT, "The document has changed meanwhile: it is indexed again");
+    return rc;
+}

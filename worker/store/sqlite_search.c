@@ -1,0 +1,379 @@
+#include "worker/store/sqlite.h"
+#include "common/buf.h"
+#include <stdlib.h>
+
+enum { SLICE = 8192, TOKEN_MAX = 256 };
+
+/* ---- the tokenizer: "12 red cat" gives the tokens "12 red" and "12 cat" ---- */
+
+static int tokenizer_create(void *ctx, const char **args, int n, Fts5Tokenizer **out)
+{
+    (void)ctx;
+    (void)args;
+    (void)n;
+    *out = (Fts5Tokenizer *)(void *)&store_sqlite_ops; /* it has no state; any address but NULL will do */
+    return SQLITE_OK;
+}
+
+static void tokenizer_delete(Fts5Tokenizer *t)
+{
+    (void)t;
+}
+
+static int tokenize(Fts5Tokenizer *t, void *ctx, int flags, const char *text, int n,
+                    int (*emit)(void *, int, const char *, int, int, int))
+{
+    char token[TOKEN_MAX];
+    struct str rest = {text, (size_t)n}, scope = str_cut(&rest, ' ');
+    (void)t;
+    (void)flags;
+    if (scope.n > 20)
+        return SQLITE_OK;
+    memcpy(token, scope.p, scope.n);
+    token[scope.n] = ' ';
+    size_t head = scope.n + 1;
+    while (rest.n > 0) {
+        struct str term = str_sub(str_cut(&rest, ' '), 0, sizeof token - head);
+        if (term.n == 0)
+            continue;
+        memcpy(token + head, term.p, term.n);
+        int from = (int)(term.p - text);
+        int rc = emit(ctx, 0, token, (int)(head + term.n), from, from + (int)term.n);
+        if (rc != SQLITE_OK)
+            return rc;
+    }
+    return SQLITE_OK;
+}
+
+/* ---- candidates ---- */
+
+struct sqlite_hits { /* what a search has found so far */
+    struct store_candidates c;
+    size_t cap, terms;
+};
+
+static void hits_grow(struct sqlite_hits *h)
+{
+    if (h->c.n < h->cap)
+        return;
+    h->cap = h->cap ? 2 * h->cap : 256;
+    h->c.entries = realloc(h->c.entries, h->cap * h->c.stride);
+    if (!h->c.entries)
+        abort();
+}
+
+/* Called for each row that matches: notes number, length and frequencies. The phrases of the query are its terms. */
+static void note_hit(const Fts5ExtensionApi *api, Fts5Context *fts, sqlite3_context *ctx, int n, sqlite3_value **args)
+{
+    struct sqlite *db = api->xUserData(fts);
+    struct sqlite_hits *h = db->hits;
+    int length = 0, col, off;
+    Fts5PhraseIter it;
+    (void)n;
+    (void)args;
+    hits_grow(h);
+    struct store_candidate *hit = store_candidate_at(&h->c, h->c.n);
+    hit->no = api->xRowid(fts);
+    int rc = api->xColumnSize(fts, 0, &length);
+    hit->length = length;
+    for (size_t i = 0; i < h->terms && rc == SQLITE_OK; i++) {
+        unsigned tf = 0;
+        rc = api->xPhraseFirst(fts, (int)i, &it, &col, &off);
+        for (; rc == SQLITE_OK && col >= 0; api->xPhraseNext(fts, &it, &col, &off))
+            tf++;
+        hit->tf[i] = (uint16_t)(tf < UINT16_MAX ? tf : UINT16_MAX);
+    }
+    if (rc != SQLITE_OK)
+        sqlite3_result_error_code(ctx, rc);
+    else
+        h->c.n++;
+}
+
+static void filter_row(sqlite3_context *ctx, int n, sqlite3_value **args)
+{
+    struct sqlite *db = sqlite3_user_data(ctx);
+    (void)n;
+    const char *text = (const char *)sqlite3_value_text(args[0]);
+    json_t *metadata = text ? json_loadb(text, (size_t)sqlite3_value_bytes(args[0]), 0, NULL) : NULL;
+    sqlite3_result_int(ctx, metadata && filter_matches(db->filter, metadata));
+    json_decref(metadata);
+}
+
+static int fts5_api_of(struct sqlite *db, fts5_api **out, struct err *e)
+{
+    sqlite3_stmt *st;
+    *out = NULL;
+    int rc = sqlite3_prepare_v2(db->h, "SELECT fts5(?)", -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        sqlite3_bind_pointer(st, 1, out, "fts5_api_ptr", NULL);
+        sqlite3_step(st);
+        rc = sqlite3_finalize(st);
+    }
+    if (rc == SQLITE_OK && *out)
+        return 0;
+    err_set(e, ERR_NOT_READY, "This SQLite was built without FTS5");
+    return err_log(e, "%s", sqlite3_errmsg(db->h));
+}
+
+int sqlite_search_register(struct sqlite *db, struct err *e)
+{
+    fts5_tokenizer tokenizer = {tokenizer_create, tokenizer_delete, tokenize};
+    fts5_api *api;
+    if (fts5_api_of(db, &api, e) < 0)
+        return -1;
+    int rc = api->xCreateTokenizer(api, "ragd", NULL, &tokenizer, NULL);
+    if (rc == SQLITE_OK)
+        rc = api->xCreateFunction(api, "ragd_hit", db, note_hit, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function(db->h, "ragd_filter", 1, SQLITE_UTF8, db, filter_row, NULL, NULL);
+    return rc == SQLITE_OK ? 0 : sqlite_fail(db, rc, e);
+}
+
+static struct str match_expression(struct buf *b, int64_t collection, const struct str *terms, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_lit(b, " OR ");
+        buf_ch(b, '"');
+        buf_i64(b, collection);
+        buf_ch(b, ' ');
+        for (size_t k = 0; k < terms[i].n; k++) {
+            if (terms[i].p[k] == '"')
+                buf_ch(b, '"');
+            buf_ch(b, terms[i].p[k]);
+        }
+        buf_ch(b, '"');
+    }
+    return buf_view(b);
+}
+
+/* One slice, behind the number `after`; *done when there is no further one. */
+static int search_slice(struct sqlite *db, struct sqlite_hits *h, struct str expression, size_t max, int64_t after,
+                        bool *done, struct err *e)
+{
+    size_t before = h->c.n, stop = before + SLICE < max ? before + SLICE : max;
+    int rc = 1;
+    struct stmt *s = stmt_get(db, "SELECT ragd_hit(chunk_index) FROM chunk_index WHERE chunk_index MATCH ?"
+                                  " AND rowid > ? ORDER BY rowid");
+    bind_str(s, expression);
+    bind_i64(s, after);
+    db->hits = h;
+    while (h->c.n <= stop && (rc = stmt_row(s, e)) > 0)
+        ;
+    if (rc > 0)
+        stmt_end(s);
+    if (rc < 0) {
+        h->c.n = before;
+        return -1;
+    }
+    *done = rc == 0 || h->c.n > max;
+    return 0;
+}
+
+static suspends int search_all(struct sqlite *db, struct sqlite_hits *h, struct str expression, size_t max,
+                               struct err *e)
+{
+    bool done = false;
+    while (!done) {
+        int64_t after = h->c.n ? store_candidate_at(&h->c, h->c.n - 1)->no : -1;
+        if (SQLITE_TRY(db, e, search_slice(db, h, expression, max, after, &done, e)) < 0)
+            return -1;
+        if (!done)
+            fiber_yield();
+        if (fiber_check() != 0)
+            return fiber_time_left() == 0 ? err_set(e, ERR_DEADLINE, "The search took too long")
+                                          : err_set(e, ERR_CANCELED, "Canceled");
+    }
+    return 0;
+}
+
+suspends int sqlite_search_candidates(struct store *st, struct arena *a, const struct store_collection *collection,
+                                      const struct str *terms, size_t n, size_t max, struct store_candidates *out,
+                                      struct err *e)
+{
+    struct sqlite_hits h = {.terms = n};
+    struct buf b = {0};
+    size_t stride = sizeof(struct store_candidate) + n * sizeof(uint16_t);
+    h.c.stride = (stride + 7) / 8 * 8;
+    int rc = n == 0 ? 0 : search_all(sqlite_of(st), &h, match_expression(&b, collection->no, terms, n), max, e);
+    buf_fini(&b);
+    if (rc < 0) {
+        free(h.c.entries);
+        return -1;
+    }
+    if (h.c.n > max) {
+        h.c.truncated = true;
+        h.c.n = max;
+    }
+    if (h.c.entries)
+        arena_own(a, h.c.entries, free);
+    *out = h.c;
+    return 0;
+}
+
+/* ---- chunks ---- */
+
+void chunk_read(struct stmt *s, struct arena *a, struct store_chunk *out)
+{
+    out->no = col_i64(s);
+    out->ordinal = (int)(out->no & 0xfffff);
+    col_uuid(s, &out->id);
+    out->text = col_str(s, a);
+    out->headings = col_str(s, a);
+    col_sha(s, &out->sha256);
+    out->tokens = (int)col_i64(s);
+    out->page = (int)col_i64(s);
+    out->char_start = col_i64(s);
+    out->char_end = col_i64(s);
+    out->byte_start = col_i64(s);
+    out->byte_end = col_i64(s);
+}
+
+static int fetch_one(struct sqlite *db, struct arena *a, int64_t no, struct store_chunk *chunk, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT " CHUNK_COLUMNS " FROM chunks k WHERE k.no = ?");
+    bind_i64(s, no);
+    int rc = stmt_row(s, e);
+    if (rc > 0) {
+        chunk_read(s, a, chunk);
+        stmt_end(s);
+    }
+    return rc;
+}
+
+static int fetch(struct sqlite *db, struct arena *a, const int64_t *nos, size_t n, struct store_chunk *chunks,
+                 struct store_document *documents, struct err *e)
+{
+    struct err gone;
+    for (size_t i = 0; i < n; i++) {
+        memset(&chunks[i], 0, sizeof chunks[i]);
+        memset(&documents[i], 0, sizeof documents[i]);
+        if (fetch_one(db, a, nos[i], &chunks[i], e) < 0)
+            return -1;
+        if (chunks[i].no == 0)
+            continue;
+        if (i > 0 && documents[i - 1].no == nos[i] >> 20)
+            documents[i] = documents[i - 1];
+        else if (document_by_no(db, a, nos[i] >> 20, &documents[i], &gone) < 0) {
+            if (gone.code != ERR_NOT_FOUND)
+                return e ? (*e = gone, -1) : -1;
+            memset(&chunks[i], 0, sizeof chunks[i]); /* its collection is on its way out */
+            memset(&documents[i], 0, sizeof documents[i]);
+            continue;
+        }
+        chunks[i].document = documents[i].id;
+    }
+    return 0;
+}
+
+suspends int sqlite_search_fetch(struct store *st, struct arena *a, const int64_t *nos, size_t n,
+                                 struct store_chunk *chunks, struct store_document *documents, struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    return SQLITE_TRY(db, e, fetch(db, a, nos, n, chunks, documents, e));
+}
+
+static int chunk_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_chunk *out,
+                       struct err *e)
+{
+    struct store_document d;
+    struct stmt *s = stmt_get(db, "SELECT " CHUNK_COLUMNS " FROM chunks k WHERE k.id = ?");
+    bind_uuid(s, id);
+    int rc = stmt_row(s, e);
+    if (rc < 0)
+        return -1;
+    if (rc > 0) {
+        chunk_read(s, a, out);
+        stmt_end(s);
+        if (document_by_no(db, a, out->no >> 20, &d, e) == 0) {
+            out->document = d.id;
+            return 0;
+        }
+        if (db->busy)
+            return -1;
+    }
+    return err_set(e, ERR_NOT_FOUND, "No such chunk");
+}
+
+suspends int sqlite_chunk_get(struct store *st, struct arena *a, const struct uuid *id, struct store_chunk *out,
+                              struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    struct store_chunk k;
+    if (SQLITE_TRY(db, e, chunk_by_id(db, a, id, &k, e)) < 0)
+        return -1;
+    *out = k;
+    return 0;
+}
+
+static int chunks_of(struct sqlite *db, struct arena *a, const struct uuid *id, int from, int limit,
+                     struct store_chunk *rows, size_t *n, struct err *e)
+{
+    struct store_document d;
+    int rc;
+    if (document_by_id(db, a, id, &d, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "SELECT " CHUNK_COLUMNS " FROM chunks k WHERE k.no BETWEEN ? AND ?"
+                                  " ORDER BY k.no LIMIT ?");
+    bind_i64(s, d.no << 20 | (from & 0xfffff));
+    bind_i64(s, d.no << 20 | 0xfffff);
+    bind_i64(s, limit);
+    *n = 0;
+    while ((rc = stmt_row(s, e)) > 0) {
+        chunk_read(s, a, &rows[*n]);
+        rows[(*n)++].document = d.id;
+    }
+    return rc;
+}
+
+suspends int sqlite_document_chunks(struct store *st, struct arena *a, const struct uuid *id, int from_ordinal,
+                                    int limit, struct store_chunk **out, size_t *n, struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    struct store_chunk *rows = arena_alloc(a, (size_t)limit * sizeof *rows);
+    size_t found;
+    if (SQLITE_TRY(db, e, chunks_of(db, a, id, from_ordinal, limit, rows, &found, e)) < 0)
+        return -1;
+    *out = rows;
+    *n = found;
+    return 0;
+}
+
+static int text_of(struct sqlite *db, struct buf *text, const struct uuid *id, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT d.no, d.state" DOCUMENT_FROM "WHERE d.id = ?");
+    bind_uuid(s, id);
+    int rc = stmt_row(s, e);
+    if (rc == 0)
+        return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
+    if (rc < 0)
+        return -1;
+    int64_t no = col_i64(s), state = col_i64(s);
+    stmt_end(s);
+    if (state != DOCUMENT_ready)
+        return err_set(e, ERR_CONFLICT, "The document is not ready: it is %s",
+                       document_state_name((enum document_state)state));
+    s = stmt_get(db, "SELECT text FROM texts WHERE no BETWEEN ? AND ? ORDER BY no");
+    bind_i64(s, no << 20);
+    bind_i64(s, no << 20 | 0xfffff);
+    text->n = 0;
+    while ((rc = stmt_row(s, e)) > 0)
+        buf_str(text, col_peek(s));
+    return rc;
+}
+
+suspends int sqlite_document_text(struct store *st, struct arena *a, const struct uuid *id, struct str *out,
+                                  struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    struct buf text = {0};
+    int rc = SQLITE_TRY(db, e, text_of(db, &text, id, e));
+    if (rc < 0) {
+        buf_fini(&text);
+        return -1;
+    }
+    *out = buf_view(&text);
+    if (text.p)
+        arena_own(a, text.p, free);
+    return 0;
+}
