@@ -47,6 +47,23 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         }
 }
 
+/* libpq looks at ports only when it connects. */
+static bool ports_make_sense(const PQconninfoOption *url)
+{
+    for (; url->keyword; url++) {
+        struct str rest = str_of(url->val), port;
+        if (strcmp(url->keyword, "port") != 0)
+            continue;
+        while (rest.n) {
+            uint64_t v;
+            port = str_cut(&rest, ',');
+            if (port.n && (!str_to_u64(port, &v) || v < 1 || v > 65535))
+                return false;
+        }
+    }
+    return true;
+}
+
 int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, struct pg **out, struct err *e)
 {
     char *why = NULL;
@@ -55,6 +72,10 @@ int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, str
         err_set(e, ERR_VALIDATION, "database.url: %s", why ? why : "out of memory");
         PQfreemem(why);
         return -1;
+    }
+    if (!ports_make_sense(url)) {
+        PQconninfoFree(url);
+        return err_set(e, ERR_VALIDATION, "database.url: a port is a number from 1 to 65535");
     }
     struct pg *pg = need(calloc(1, sizeof *pg));
     *pg = (struct pg){.cfg = cfg, .table = table, .n_stmt = n, .url = url, .refs = 1};
