@@ -30,8 +30,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 cd "$dir"
-$as "$found/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$dir/log" 2>&1 ||
-    { cat "$dir/log" >&2; exit 1; }
+$as "$found/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1 ||
+    { cat "$dir/initdb.log" >&2; exit 1; }
 
 port() {
     ${PYTHON:-/usr/bin/python3} -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
@@ -51,6 +51,6 @@ RAGD_TEST_PG_DATA="$dir/data"
 export RAGD_TEST_PG_URL RAGD_TEST_PG_SOCKET RAGD_TEST_PG_DATA
 "$@" &
 child=$!
-trap 'kill -INT $child 2>/dev/null; wait $child; exit 130' INT
+trap 'kill -TERM $child 2>/dev/null; wait $child; exit 130' INT
 trap 'kill -TERM $child 2>/dev/null; wait $child; exit 143' TERM
 wait $child
