@@ -129,7 +129,7 @@ static suspends int handle(struct request *r, struct err *e)
     if (r->cfg->http_request_timeout)
         fiber_set_deadline(fiber_self(), r->start_ns + r->cfg->http_request_timeout * MS);
     int rc = r->route->idempotent_key && request_header(r, STR("idempotency-key")).p ? idempotency_run(r, e)
-                                                                                       : r->route->handler(r, e);
+                                                                                     : r->route->handler(r, e);
     if (rc == 0 && !reply_status(r))
         rc = err_set(e, ERR_INTERNAL, "the handler gave no answer");
     if (rc)

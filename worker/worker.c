@@ -191,7 +191,8 @@ static void sample(int64_t now)
     char text[64];
     w.sampled_ns = now;
     if (getrusage(RUSAGE_SELF, &u) == 0)
-        slot_self->cpu_us = (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+        slot_self->cpu_us =
+            (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;

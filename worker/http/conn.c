@@ -3,6 +3,7 @@
 #include "common/scoreboard.h"
 #include "worker/http/access.h"
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 
 static void on_readable(struct net_conn *n);
@@ -437,4 +438,20 @@ suspends int conn_wait(struct exchange *x, enum exchange_wait what, const char *
     if (x->timed_out)
         return err_set(e, ERR_TIMEOUT, "the body did not arrive in time");
     return 0;
+}
+
+suspends int conn_wait_until(struct exchange *x, int64_t ns, const char *why, struct err *e)
+{
+    struct fiber *f = fiber_self();
+    int64_t deadline = fiber_deadline(f);
+    int rc = fiber_check();
+    if (rc == 0) {
+        x->waiting = WAIT_EVENT;
+        net_resume(&x->conn->net);
+        fiber_set_deadline(f, ns);
+        rc = fiber_park(why);
+        fiber_set_deadline(f, deadline); /* takes the timeout back, too */
+        x->waiting = WAIT_NONE;
+    }
+    return rc == -ECANCELED ? err_set(e, ERR_CANCELED, "the client is gone") : 0;
 }

@@ -47,8 +47,20 @@ struct http_conn {
 };
 
 enum exchange_wait { WAIT_NONE, WAIT_INPUT, WAIT_OUTPUT, WAIT_EVENT };
-enum chunk_state { CHUNK_SIZE, CHUNK_SIZE_MORE, CHUNK_EXT, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_DATA_CR, CHUNK_DATA_LF,
-                   CHUNK_TRAILER, CHUNK_TRAILER_NAME, CHUNK_TRAILER_VALUE, CHUNK_TRAILER_LF, CHUNK_END_LF };
+enum chunk_state {
+    CHUNK_SIZE,
+    CHUNK_SIZE_MORE,
+    CHUNK_EXT,
+    CHUNK_SIZE_LF,
+    CHUNK_DATA,
+    CHUNK_DATA_CR,
+    CHUNK_DATA_LF,
+    CHUNK_TRAILER,
+    CHUNK_TRAILER_NAME,
+    CHUNK_TRAILER_VALUE,
+    CHUNK_TRAILER_LF,
+    CHUNK_END_LF
+};
 enum reply_phase { REPLY_NONE, REPLY_BUILT, REPLY_STREAM, REPLY_SENT };
 
 struct body {
@@ -68,7 +80,8 @@ struct reply {
     struct buf body, fields; /* fields: complete header lines */
     int64_t left;            /* stream of known length: what is still to come; -1: unknown */
     int64_t sent;            /* bytes of body, for the log */
-    bool chunked, sse;
+    int64_t ping_ns;         /* server-sent events: when the next ping is due */
+    bool chunked;
 };
 
 struct exchange {
@@ -94,7 +107,7 @@ struct http_server {
     struct timeouts timeouts;
     struct timeout_list lists[LISTS];
     struct parser_limits limits;
-    struct event again;     /* for LIST_AGAIN */
+    struct event again; /* for LIST_AGAIN */
     struct net_network *proxies;
     int n_proxies;
     bool draining;
@@ -122,6 +135,8 @@ static inline struct http_conn *conn_of_timeout(struct timeout *t)
 /* Parks the exchange's fiber until the peer does what is waited for. Time spent so does not count against the request's
  * deadline: slowness of the peer has limits of its own. ERR_CANCELED, ERR_TIMEOUT, ERR_DEADLINE. */
 suspends must_use int conn_wait(struct exchange *x, enum exchange_wait what, const char *why, struct err *e);
+/* Parks until the absolute time, or until the client goes or the server drains. ERR_CANCELED when cancelled. */
+suspends must_use int conn_wait_until(struct exchange *x, int64_t ns, const char *why, struct err *e);
 void conn_output(struct http_conn *c); /* after net_write: watches over what is queued */
 
 /* ---- request.c ---- */

@@ -70,8 +70,8 @@ void reply_problem(struct request *r, const struct err *e)
         return;
     }
     retry_headers(r, e, status);
-    struct buf *b = reply_begin(
-        r, status, str_starts(r->path, STR("/v1/")) ? "application/json" : "application/problem+json");
+    struct buf *b =
+        reply_begin(r, status, str_starts(r->path, STR("/v1/")) ? "application/json" : "application/problem+json");
     struct json_out o = json_out(b);
     jo_begin(&o, '{');
     jo_member(&o, "type");

@@ -11,7 +11,13 @@ static const struct status_line {
     int status;
     struct str line;
 } status_lines[] = {
-#define LINE(status, reason) {status, {"HTTP/1.1 " #status " " reason "\r\n", sizeof("HTTP/1.1 " #status " " reason "\r\n") - 1}}
+#define LINE(status, reason)                                                                         \
+    {                                                                                                \
+        status,                                                                                      \
+        {                                                                                            \
+            "HTTP/1.1 " #status " " reason "\r\n", sizeof("HTTP/1.1 " #status " " reason "\r\n") - 1 \
+        }                                                                                            \
+    }
     LINE(200, "OK"),
     LINE(201, "Created"),
     LINE(202, "Accepted"),

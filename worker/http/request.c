@@ -3,8 +3,9 @@
 #include <stdlib.h>
 
 static const struct str method_names[HTTP_METHOD_COUNT] = {
-    [HTTP_GET] = {"GET", 3},     [HTTP_HEAD] = {"HEAD", 4},     [HTTP_POST] = {"POST", 4},       [HTTP_PUT] = {"PUT", 3},
-    [HTTP_PATCH] = {"PATCH", 5}, [HTTP_DELETE] = {"DELETE", 6}, [HTTP_OPTIONS] = {"OPTIONS", 7},
+    [HTTP_GET] = {"GET", 3},         [HTTP_HEAD] = {"HEAD", 4},   [HTTP_POST] = {"POST", 4},
+    [HTTP_PUT] = {"PUT", 3},         [HTTP_PATCH] = {"PATCH", 5}, [HTTP_DELETE] = {"DELETE", 6},
+    [HTTP_OPTIONS] = {"OPTIONS", 7},
 };
 
 struct str http_method_name(enum http_method m)
@@ -121,7 +122,7 @@ static struct str host_without_default_port(struct str h)
 static int absolute_form(struct request *r, struct str host, struct str *rest, struct err *e)
 {
     struct str t = r->target;
-    size_t scheme = t.n > 8 && str_ieq(str_sub(t, 0, 8), STR("https://")) ? 8
+    size_t scheme = t.n > 8 && str_ieq(str_sub(t, 0, 8), STR("https://"))  ? 8
                     : t.n > 7 && str_ieq(str_sub(t, 0, 7), STR("http://")) ? 7
                                                                            : 0;
     if (!scheme)

@@ -210,8 +210,8 @@ static ssize_t transmit(struct net_conn *c, const struct iovec *iov, int n)
     struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
     ssize_t sent;
     do
-        sent = n == 1 ? send(net_fd(c), iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
-                      : sendmsg(net_fd(c), &m, MSG_NOSIGNAL);
+        sent =
+            n == 1 ? send(net_fd(c), iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(net_fd(c), &m, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     if (sent >= 0) {
         STAT_ADD(bytes_sent_total, (uint64_t)sent);
