@@ -205,11 +205,23 @@ static suspends int wait_input(struct exchange *x, struct err *e)
                    (long long)x->r.cfg->http_body_min_rate);
 }
 
+static ssize_t read_spool(struct body *b, void *buf, size_t cap, struct err *e)
+{
+    int64_t left = b->spool->size - b->at;
+    size_t n = (int64_t)cap < left ? cap : (size_t)left;
+    if (spool_read(b->spool, b->at, buf, n, e))
+        return -1;
+    b->at += (int64_t)n;
+    return (ssize_t)n;
+}
+
 suspends ssize_t body_read(struct request *r, void *buf, size_t cap, struct err *e)
 {
     struct exchange *x = exchange_of(r);
     struct body *b = &x->body;
     ssize_t n;
+    if (b->spool)
+        return read_spool(b, buf, cap, e);
     if (b->done || !cap)
         return 0;
     if (b->failed)
@@ -267,13 +279,9 @@ suspends int body_all(struct request *r, size_t max, struct str *out, struct err
     }
     if (r->chunked)
         return all_chunked(r, max, out, e);
-    if (b->done) {
-        *out = (struct str){"", 0};
-        return 0;
-    }
     if (b->limit >= 0 && r->content_length > b->limit)
         return too_large(b, e);
-    size_t size = (size_t)b->left;
+    size_t size = (size_t)(b->spool ? b->spool->size - b->at : b->left);
     char *p = arena_alloc(&r->arena, size + 1);
     while (at < size) {
         ssize_t n = body_read(r, p + at, size - at, e);
@@ -285,6 +293,26 @@ suspends int body_all(struct request *r, size_t max, struct str *out, struct err
     p[size] = 0;
     *out = (struct str){p, size};
     return 0;
+}
+
+suspends int body_spool(struct request *r, struct err *e)
+{
+    struct spool *s = arena_alloc(&r->arena, sizeof *s);
+    char piece[PIECE];
+    ssize_t n;
+    spool_init(s, &r->arena);
+    while ((n = body_read(r, piece, sizeof piece, e)) > 0)
+        if (spool_add(s, piece, (size_t)n, e))
+            return -1;
+    if (n < 0)
+        return -1;
+    exchange_of(r)->body.spool = s;
+    return 0;
+}
+
+void body_rewind(struct request *r)
+{
+    exchange_of(r)->body.at = 0;
 }
 
 /* ---- what nobody read ---- */

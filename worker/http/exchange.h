@@ -71,6 +71,8 @@ struct body {
     bool expect;         /* the client waits for 100 Continue */
     bool done, failed;   /* failed: nothing more can be read, and the connection must end */
     bool settle_waiting; /* a small rest is read after the reply */
+    struct spool *spool; /* body_spool(): the whole body, read again from `at` */
+    int64_t at;
 };
 
 struct reply {
