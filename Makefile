@@ -65,9 +65,12 @@ $(BUILD)/gen/migrations.c: worker/store/embed_migrations.sh $(wildcard worker/st
 	@mkdir -p $(@D)
 	sh worker/store/embed_migrations.sh >$@
 
-$(BUILD)/gen/version.h: Makefile
+# Looked at each time, written when the commit has changed.
+.PHONY: force
+$(BUILD)/gen/version.h: force
 	@mkdir -p $(@D)
-	@printf '#define RAGD_VERSION "%s"\n#define RAGD_COMMIT "%s"\n' '$(VERSION)' '$(COMMIT)' >$@
+	@printf '#define RAGD_VERSION "%s"\n#define RAGD_COMMIT "%s"\n' '$(VERSION)' '$(COMMIT)' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
