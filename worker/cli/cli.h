@@ -8,3 +8,6 @@ struct cli_command {
     int (*run)(int argc, char **argv, const struct config *cfg); /* argv[0] is the command; returns the exit code */
 };
 extern const struct cli_command cli_commands[]; /* ends with a zeroed entry */
+
+/* `ragd version`: needs no configuration, so that it works with a broken one. */
+void cli_version(bool json);
