@@ -30,8 +30,8 @@ LDFLAGS += --coverage
 endif
 
 SRCS := $(sort $(wildcard common/*.c config/*.c master/*.c worker/*.c worker/*/*.c))
-GEN  := $(BUILD)/gen/migrations.c $(BUILD)/gen/version.h
-OBJS := $(SRCS:%.c=$(BUILD)/%.o) $(BUILD)/gen/migrations.o
+GEN  := $(BUILD)/gen/migrations.c $(BUILD)/gen/samples.c $(BUILD)/gen/version.h
+OBJS := $(SRCS:%.c=$(BUILD)/%.o) $(BUILD)/gen/migrations.o $(BUILD)/gen/samples.o
 MAIN := $(BUILD)/master/main.o
 LIB  := $(BUILD)/libragd.a
 UNIT_SRCS := $(sort $(wildcard tests/unit/test_*.c tests/contract/test_*.c))
@@ -64,6 +64,10 @@ $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
 $(BUILD)/gen/migrations.c: worker/store/embed_migrations.sh $(wildcard worker/store/migrations/*/*.sql)
 	@mkdir -p $(@D)
 	sh worker/store/embed_migrations.sh >$@
+
+$(BUILD)/gen/samples.c: worker/cli/embed_samples.sh $(wildcard worker/cli/samples/*)
+	@mkdir -p $(@D)
+	sh worker/cli/embed_samples.sh >$@
 
 # Looked at each time, written when the commit has changed.
 .PHONY: force

@@ -389,10 +389,7 @@ static int run_version(struct line *line)
     int json = one_switch(line, "--json");
     if (json < 0)
         return EXIT_USAGE;
-    if (json)
-        printf("{\"version\":\"%s\",\"commit\":\"%s\",\"compiler\":\"%s\"}\n", RAGD_VERSION, RAGD_COMMIT, __VERSION__);
-    else
-        printf("ragd %s (%s)\n", RAGD_VERSION, RAGD_COMMIT);
+    cli_version(json);
     return 0;
 }
 

@@ -20,7 +20,8 @@ const struct cli_command cli_commands[] = {
      "  --no-wait           hand the files over and leave the work to a running server\n"
      "  --json              print the outcome as JSON\n"
      "Folders are taken with everything below them. The absolute path is the document's external_id, so a second run\n"
-     "skips what has not changed, takes up what was interrupted, and replaces files whose bytes differ. Every file ends\n"
+     "skips what has not changed, takes up what was interrupted, and replaces files whose bytes differ. Every file "
+     "ends\n"
      "as ready, skipped (unchanged) or refused with a reason; Ctrl-C loses nothing that was handed over.\n"
      "Works with and without a running server.\n"
      "Exit codes: 0 done, 1 a PATH itself was refused or the database failed, 2 wrong usage, 78 bad configuration.\n",
@@ -29,7 +30,8 @@ const struct cli_command cli_commands[] = {
      "  --collection NAME   search only this one; may be repeated (default: all)\n"
      "  --top-k N           at most this many passages (default: 5)\n"
      "  --json              print the hits as JSON\n"
-     "Exit codes: 0 something was found, 1 nothing was found or the search failed, 2 wrong usage, 78 bad configuration.\n",
+     "Exit codes: 0 something was found, 1 nothing was found or the search failed, 2 wrong usage, 78 bad "
+     "configuration.\n",
      cli_search},
     {"health", "[--ready] [--timeout SECONDS]", "Ask the server on this machine whether it is alive",
      "  --ready             ask /readyz instead of /livez: can it serve now?\n"

@@ -88,7 +88,8 @@ static int exchange(int fd, const char *request, char *reply, size_t cap, int64_
             continue;
         if (ready <= 0)
             return err_set(e, ERR_NOT_READY, "no answer in time");
-        ssize_t r = sent < want ? send(fd, request + sent, want - sent, MSG_NOSIGNAL) : read(fd, reply + n, cap - 1 - n);
+        ssize_t r =
+            sent < want ? send(fd, request + sent, want - sent, MSG_NOSIGNAL) : read(fd, reply + n, cap - 1 - n);
         if (r < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (r < 0)

@@ -57,8 +57,10 @@ int cli_ingest(int argc, char **argv, const struct config *cfg)
     struct ingest in = {.collection_name = "default", .jobs = cpus_available()};
     struct arena paths = {0};
     struct err e;
-    const struct option table[] = {{"collection", required_argument, NULL, 'c'}, {"jobs", required_argument, NULL, 'j'},
-                                   {"no-wait", no_argument, &in.no_wait, 1},     {"json", no_argument, &in.json, 1},
+    const struct option table[] = {{"collection", required_argument, NULL, 'c'},
+                                   {"jobs", required_argument, NULL, 'j'},
+                                   {"no-wait", no_argument, &in.no_wait, 1},
+                                   {"json", no_argument, &in.json, 1},
                                    {NULL, 0, NULL, 0}};
     int c, code;
     if (in.jobs > 64)
@@ -182,7 +184,8 @@ static bool open_source(struct ingest *in, size_t file, struct source *src)
     else if (st.st_size == 0)
         refuse(in, file, STR("empty_file"), "is empty");
     else if (st.st_size > limit)
-        refuse(in, file, STR("too_large"), "has %lld bytes, limits.upload is %lld", (long long)st.st_size, (long long)limit);
+        refuse(in, file, STR("too_large"), "has %lld bytes, limits.upload is %lld", (long long)st.st_size,
+               (long long)limit);
     else {
         src->size = st.st_size;
         return true;
@@ -246,8 +249,8 @@ static struct str base_name(struct str path)
 }
 
 /* The document exists with these bytes already: through, on its way, or worth another try. */
-static suspends int settle(struct ingest *in, size_t file, struct arena *a, const struct store_document *d, bool updated,
-                           enum outcome through, struct err *e)
+static suspends int settle(struct ingest *in, size_t file, struct arena *a, const struct store_document *d,
+                           bool updated, enum outcome through, struct err *e)
 {
     struct store_job job;
     if (d->state == DOCUMENT_ready) {

@@ -24,22 +24,18 @@ void cli_version(bool json)
     const struct {
         const char *name, *version;
     } libraries[] = {
-        {"libevent", event_get_version()},
-        {"libpq", pq_version(pq, sizeof pq)},
-        {"sqlite", sqlite3_libversion()},
-        {"jansson", jansson_version_str()},
-        {"libyaml", yaml_get_version_string()},
-        {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
-        {"cmark", cmark_version_string()},
-        {"utf8proc", utf8proc_version()},
+        {"libevent", event_get_version()},      {"libpq", pq_version(pq, sizeof pq)},
+        {"sqlite", sqlite3_libversion()},       {"jansson", jansson_version_str()},
+        {"libyaml", yaml_get_version_string()}, {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
+        {"cmark", cmark_version_string()},      {"utf8proc", utf8proc_version()},
     };
     size_t n = sizeof libraries / sizeof *libraries;
     if (!json) {
         printf("ragd %s (%s)\n", RAGD_VERSION, RAGD_COMMIT);
         return;
     }
-    printf("{\"version\": \"%s\", \"commit\": \"%s\", \"compiler\": \"%s\", \"libraries\": {", RAGD_VERSION, RAGD_COMMIT,
-           __VERSION__);
+    printf("{\"version\": \"%s\", \"commit\": \"%s\", \"compiler\": \"%s\", \"libraries\": {", RAGD_VERSION,
+           RAGD_COMMIT, __VERSION__);
     for (size_t i = 0; i < n; i++)
         printf("%s\"%s\": \"%s\"", i ? ", " : "", libraries[i].name, libraries[i].version);
     printf("}}\n");

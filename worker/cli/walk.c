@@ -99,10 +99,10 @@ static void add_folder(struct walk *w, struct folders *f, struct str path, const
     rehash(f);
     size_t *slot = slot_of(f, st->st_dev, st->st_ino);
     if (*slot) {
-        const char *refusal = is_ancestor(f, *slot - 1, parent)
-                                  ? "is a symbolic link to a folder that holds it: a loop"
-                                  : arena_printf(w->arena, "is the same folder as " STR_FMT,
-                                                 STR_ARG(f->v[*slot - 1].path)).p;
+        const char *refusal =
+            is_ancestor(f, *slot - 1, parent)
+                ? "is a symbolic link to a folder that holds it: a loop"
+                : arena_printf(w->arena, "is the same folder as " STR_FMT, STR_ARG(f->v[*slot - 1].path)).p;
         add_file(w, path, 0, refusal, false);
         return;
     }
@@ -159,7 +159,8 @@ static void read_folder(struct walk *w, struct folders *seen, size_t index)
     }
     for (int i = 0; i < n; i++) {
         const char *slash = path.n > 1 ? "/" : "";
-        visit(w, seen, arena_printf(w->arena, STR_FMT "%s%s", STR_ARG(path), slash, entry[i]->d_name), index + 1, false);
+        visit(w, seen, arena_printf(w->arena, STR_FMT "%s%s", STR_ARG(path), slash, entry[i]->d_name), index + 1,
+              false);
         free(entry[i]);
     }
     free(entry);
