@@ -349,3 +349,39 @@ static inline void index_document(struct world *w, const struct uuid *document, 
     struct store_index_commit in = {.chunks = k, .n = n, .content_version = d.content_version, .text = STR("the text")};
     ok(w, DO(w, job_commit_index, &j.id, &owner, &in));
 }
+
+/* ---- many fibers at once ---- */
+
+struct member {
+    struct world *w;
+    struct fiber *parent;
+    int i, *left, rc;
+    int (*fn)(struct world *, int i, struct arena *, struct err *);
+    struct err e;
+};
+
+static inline void member_run(void *arg)
+{
+    struct member *m = arg;
+    struct arena a = {0};
+    m->rc = m->fn(m->w, m->i, &a, &m->e);
+    arena_fini(&a);
+    if (--*m->left == 0)
+        fiber_wake(m->parent);
+}
+
+/* Calls fn(w, 0 … n-1) on a fiber each, all at once, and fails the test when one does. */
+static inline void in_parallel(struct world *w, int n, int (*fn)(struct world *, int, struct arena *, struct err *))
+{
+    struct member *m = arena_zalloc(&w->a, (size_t)n * sizeof *m);
+    int left = n;
+    for (int i = 0; i < n; i++) {
+        m[i] = (struct member){.w = w, .parent = fiber_self(), .i = i, .left = &left, .fn = fn};
+        must(w, fiber_spawn("member", member_run, &m[i]));
+    }
+    while (left > 0)
+        must(w, fiber_park("the others") == 0);
+    for (int i = 0; i < n; i++)
+        if (m[i].rc < 0)
+            fail_at(w, __LINE__, "%d: %s: %s (%s)", i, err_wire(m[i].e.code), m[i].e.msg, m[i].e.log);
+}

@@ -345,53 +345,44 @@ static void delete_while_queued(struct world *w)
 /* ---- many fibers at once ---- */
 
 enum { CROWD = 100 };
-struct crowd {
-    struct world *w;
-    struct fiber *parent;
-    int *left;
+static struct crowd {
     struct store_document_new in;
     struct store_document out;
     enum store_created what;
     struct err e;
     int rc;
-};
+} crowd[CROWD];
 
-static void crowd_create(void *arg)
+static int crowd_create(struct world *w, int i, struct arena *a, struct err *e)
 {
-    struct crowd *m = arg;
-    struct arena a = {0};
+    struct crowd *m = &crowd[i];
     struct store_job job;
-    m->rc = STORE_CALL(m->w->s, document_create, &a, &m->in, &m->out, &m->what, &job, &m->e);
-    arena_fini(&a);
-    if (--*m->left == 0)
-        fiber_wake(m->parent);
+    (void)e;
+    m->rc = STORE_CALL(w->s, document_create, a, &m->in, &m->out, &m->what, &job, &m->e);
+    return 0;
 }
 
 static void together(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
-    struct crowd *m = arena_zalloc(&w->a, CROWD * sizeof *m);
-    int created = 0, duplicate = 0, left = CROWD;
+    int created = 0, duplicate = 0;
     for (int i = 0; i < CROWD; i++) {
-        m[i] = (struct crowd){.w = w, .parent = fiber_self(), .left = &left};
-        m[i].in = new_document(&c, i % 4 == 0 ? "the same" : arena_printf(&w->a, "text %d", i).p);
+        crowd[i].in = new_document(&c, i % 4 == 0 ? "the same" : arena_printf(&w->a, "text %d", i).p);
         if (i % 10 == 1) /* guilty: no such collection */
-            m[i].in.collection = uuid_v7();
+            crowd[i].in.collection = uuid_v7();
     }
-    for (int i = 0; i < CROWD; i++)
-        must(w, fiber_spawn("member", crowd_create, &m[i]));
-    while (left > 0)
-        must(w, fiber_park("the crowd") == 0);
+    in_parallel(w, CROWD, crowd_create);
     for (int i = 0; i < CROWD; i++) {
+        struct crowd *m = &crowd[i];
         if (i % 10 == 1) {
-            same(w, m[i].rc, -1);
-            same(w, m[i].e.code, ERR_NOT_FOUND);
+            same(w, m->rc, -1);
+            same(w, m->e.code, ERR_NOT_FOUND);
             continue;
         }
-        must(w, m[i].rc == 0);
-        created += m[i].what == STORE_CREATED;
-        duplicate += m[i].what == STORE_DUPLICATE;
-        same(w, document_of(w, &m[i].out.id).bytes, m[i].in.bytes);
+        same(w, m->rc, 0);
+        created += m->what == STORE_CREATED;
+        duplicate += m->what == STORE_DUPLICATE;
+        same(w, document_of(w, &m->out.id).bytes, m->in.bytes);
     }
     same(w, duplicate, 24); /* of 25 that are the same */
     same(w, created, 75 - 10 + 1);

@@ -1,0 +1,176 @@
+/* The lexical index: candidates with length and frequencies, per collection, and the chunks behind them. */
+#include "tests/contract/contract.h"
+
+static struct store_candidates search(struct world *w, const struct store_collection *c, const char *words, size_t max)
+{
+    struct str terms[16], rest = str_of(words);
+    struct store_candidates hits;
+    size_t n = 0;
+    while (rest.n)
+        terms[n++] = str_cut(&rest, ' ');
+    ok(w, GET(w, search_candidates, c, terms, n, max, &hits));
+    for (size_t i = 1; i < hits.n; i++)
+        must(w, store_candidate_at(&hits, i - 1)->no < store_candidate_at(&hits, i)->no);
+    return hits;
+}
+
+static void frequencies(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b");
+    index_document(w, &a.id, (const char *[]){"red red green", "blue", "green"}, 3);
+    index_document(w, &b.id, (const char *[]){"red blue", "black"}, 2);
+    struct store_candidates hits = search(w, &c, "red green", 100);
+    must(w, !hits.truncated);
+    same(w, hits.n, 3);
+    struct store_candidate *h = store_candidate_at(&hits, 0);
+    same(w, h->no, a.no << 20);
+    same(w, h->length, 3);
+    same(w, h->tf[0], 2);
+    same(w, h->tf[1], 1);
+    h = store_candidate_at(&hits, 1);
+    same(w, h->no, a.no << 20 | 2);
+    same(w, h->length, 1);
+    same(w, h->tf[0], 0);
+    same(w, h->tf[1], 1);
+    h = store_candidate_at(&hits, 2);
+    same(w, h->no, b.no << 20);
+    same(w, h->tf[0], 1);
+    same(w, h->tf[1], 0);
+    same(w, search(w, &c, "re", 100).n, 0); /* whole terms */
+    same(w, search(w, &c, "nothing", 100).n, 0);
+    same(w, search(w, &c, "", 100).n, 0);
+    hits = search(w, &c, "red green blue black", 2);
+    same(w, hits.n, 2);
+    must(w, hits.truncated);
+    hits = search(w, &c, "red green blue black", 5);
+    same(w, hits.n, 5);
+    must(w, !hits.truncated);
+}
+
+static void collections_apart(struct world *w)
+{
+    struct store_collection c[12];
+    struct store_document d[12];
+    for (int i = 0; i < 12; i++) { /* so that the number of one begins like that of another */
+        c[i] = a_collection(w, arena_printf(&w->a, "c%d", i).p);
+        d[i] = a_document(w, &c[i], "x");
+        index_document(w, &d[i].id, (const char *[]){"word 1 2 11"}, 1);
+    }
+    for (int i = 0; i < 12; i++) {
+        struct store_candidates hits = search(w, &c[i], "word 1 11", 100);
+        same(w, hits.n, 1);
+        same(w, store_candidate_at(&hits, 0)->no >> 20, d[i].no);
+        same(w, store_candidate_at(&hits, 0)->tf[0], 1);
+        same(w, store_candidate_at(&hits, 0)->tf[1], 1);
+        same(w, store_candidate_at(&hits, 0)->length, 4);
+    }
+}
+
+/* Terms are bytes without a space; nothing in them is syntax. */
+static void odd_terms(struct world *w)
+{
+    static const char *const odd[] = {"and", "or",  "not", "NEAR",         "\"",       "a\"b", "*",     "a*",   "(",
+                                      "'",   "a'b", "^x",  "-x",           "a:b",      "body", "\\",    "a\\b", "&",
+                                      "|",   "!",   "<->", "\xe6\x97\xa5", "\xc3\xa9", ":*",   "a\\'b", "--",   "%",
+                                      "$1",  "?",   ";",   "{a}",          "1.5"};
+    enum { ODD = sizeof odd / sizeof *odd };
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d = a_document(w, &c, "x");
+    const char **chunks = arena_alloc(&w->a, ODD * sizeof *chunks);
+    for (int i = 0; i < ODD; i++)
+        chunks[i] = arena_printf(&w->a, "first %s last", odd[i]).p;
+    index_document(w, &d.id, chunks, ODD);
+    for (int i = 0; i < ODD; i++) {
+        struct store_candidates hits = search(w, &c, odd[i], 100);
+        if (hits.n != 1 || store_candidate_at(&hits, 0)->no != (d.no << 20 | i) ||
+            store_candidate_at(&hits, 0)->tf[0] != 1)
+            fail_at(w, __LINE__, "'%s' finds %zu", odd[i], hits.n);
+        same(w, store_candidate_at(&hits, 0)->length, 3);
+    }
+    char longest[65];
+    memset(longest, 'w', 64);
+    longest[64] = 0;
+    struct store_document e = a_document(w, &c, "y");
+    index_document(w, &e.id, (const char *[]){longest}, 1);
+    same(w, search(w, &c, longest, 100).n, 1);
+}
+
+static void many_chunks(struct world *w)
+{
+    enum { MANY = 20000 };
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d = a_document(w, &c, "x");
+    const char **chunks = arena_alloc(&w->a, MANY * sizeof *chunks);
+    for (int i = 0; i < MANY; i++)
+        chunks[i] = i % 1000 == 0 ? "common rare" : i % 3 == 0 ? "common common" : "other";
+    index_document(w, &d.id, chunks, MANY);
+    struct store_candidates hits = search(w, &c, "rare common", MANY);
+    int expect = 0;
+    for (int i = 0; i < MANY; i++)
+        expect += i % 1000 == 0 || i % 3 == 0;
+    same(w, hits.n, expect);
+    for (size_t i = 0; i < hits.n; i++) {
+        struct store_candidate *h = store_candidate_at(&hits, i);
+        int ordinal = (int)(h->no & 0xfffff);
+        same(w, h->tf[0], ordinal % 1000 == 0);
+        same(w, h->tf[1], ordinal % 1000 == 0 ? 1 : 2);
+    }
+    same(w, search(w, &c, "common", 6000).n, 6000);
+    ok(w, DO(w, document_delete, &d.id, 0));
+    same(w, search(w, &c, "common", MANY).n, 0);
+}
+
+/* A term more often than a frequency can say: it saturates. */
+static void saturation(struct world *w)
+{
+    enum { TIMES = 70000 };
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d = a_document(w, &c, "x");
+    char *text = arena_alloc(&w->a, 2 * TIMES);
+    for (int i = 0; i < TIMES; i++)
+        memcpy(text + 2 * i, "a ", 2);
+    text[2 * TIMES - 1] = 0;
+    index_document(w, &d.id, (const char *[]){text}, 1);
+    struct store_candidates hits = search(w, &c, "a", 10);
+    same(w, hits.n, 1);
+    must(w, store_candidate_at(&hits, 0)->tf[0] >= 255); /* PostgreSQL keeps no more positions than that of a word */
+}
+
+static void fetch(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c"), doomed = a_collection(w, "doomed");
+    struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b"), x = a_document(w, &doomed, "x");
+    struct store_chunk k[6];
+    struct store_document d[6];
+    struct store_job job;
+    index_document(w, &a.id, (const char *[]){"a0", "a1"}, 2);
+    index_document(w, &b.id, (const char *[]){"b0"}, 1);
+    index_document(w, &x.id, (const char *[]){"x0"}, 1);
+    int64_t nos[6] = {b.no << 20, a.no << 20 | 1, a.no << 20, a.no << 20 | 2, x.no << 20, a.no << 20 | 1};
+    ok(w, GET(w, search_fetch, nos, 6, k, d));
+    same_str(w, k[0].text, "b0");
+    same_id(w, d[0].id, b.id);
+    same_str(w, k[1].text, "a1");
+    same_id(w, d[1].id, a.id);
+    same_id(w, k[1].document, a.id);
+    same(w, k[1].ordinal, 1);
+    same_str(w, k[2].text, "a0");
+    same(w, k[3].no, 0);
+    same_str(w, k[4].text, "x0");
+    same_id(w, k[5].id, k[1].id);
+    ok(w, GET(w, collection_delete, &doomed.id, 0, &job));
+    ok(w, DO(w, document_delete, &b.id, 0));
+    ok(w, GET(w, search_fetch, nos, 6, k, d));
+    same(w, k[0].no, 0);
+    same(w, k[4].no, 0);
+    same_str(w, k[5].text, "a1");
+    ok(w, GET(w, search_fetch, nos, 0, k, d));
+}
+
+int main(int argc, char **argv)
+{
+    struct contract_test tests[] = {TEST(frequencies), TEST(collections_apart), TEST(odd_terms),
+                                    TEST(many_chunks), TEST(saturation),        TEST(fetch)};
+    return contract_main("store search", tests, sizeof tests / sizeof *tests, argc, argv);
+}
