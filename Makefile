@@ -95,6 +95,7 @@ FUZZING   := $(JOBS) CC=clang-14 SAN=fuzzer-no-link,address,undefined BUILD=buil
 SUITES    := lint unit contract api process container fuzz@build-fuzz \
              unit@build-asan contract@build-asan api@build-asan process@build-asan valgrind
 FUZZ_SECONDS ?= 300
+RUN       := CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' tests/run.py
 
 .PHONY: lib unit-programs fuzz-programs run test check asan cov fuzz bench fmt lint tidy generated install clean
 lib: $(LIB)
@@ -112,25 +113,25 @@ test: ## Install what is missing, build and run all tests: 25 minutes on two cor
 	@$(MAKE) $(JOBS) all unit-programs
 	@$(MAKE) $(ASAN) all unit-programs
 	@$(MAKE) $(FUZZING) fuzz-programs
-	@tests/run.py --build $(BUILD) $(SUITES)
+	@$(RUN) --build $(BUILD) $(SUITES)
 
 check: ## The quick part of the tests: lint, unit, contract, api
 	@$(MAKE) $(JOBS) all unit-programs
-	@tests/run.py --build $(BUILD) lint unit contract api
+	@$(RUN) --build $(BUILD) lint unit contract api
 
 asan: ## Unit, contract, api and process tests under ASan and UBSan
 	@$(MAKE) $(ASAN) all unit-programs
-	@tests/run.py --build build-asan unit contract api process
+	@$(RUN) --build build-asan unit contract api process
 
 cov: ## Coverage of unit, contract, api and process tests: build-cov/report/index.html
 	@$(MAKE) $(JOBS) COV=1 BUILD=build-cov all unit-programs
-	@tests/run.py --build build-cov unit contract api process
+	@$(RUN) --build build-cov unit contract api process
 	@mkdir -p build-cov/report
 	gcovr -r . --object-directory build-cov -e tests/ -e build-cov/ --html-details build-cov/report/index.html --print-summary
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each
 	@$(MAKE) $(FUZZING) fuzz-programs
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run.py --build build-fuzz fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) --build build-fuzz fuzz
 
 bench: ## Side by side with FastAPI, nginx and pgbench: tests/bench/README.md
 	@deploy/install-packages.sh build run bench
@@ -138,7 +139,7 @@ bench: ## Side by side with FastAPI, nginx and pgbench: tests/bench/README.md
 	@$(PYTHON) tests/bench/bench.py --ragd $(BUILD)/ragd $(BENCH)
 
 lint: ## Layers, headers, format, words, sizes, generated files, `suspends`
-	@CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' tests/run.py --build $(BUILD) lint
+	@$(RUN) --build $(BUILD) lint
 
 fmt: ## Format all C files
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
