@@ -188,7 +188,6 @@ static void exchange_start(struct http_conn *c, struct exchange *x)
 {
     c->x = x;
     set_state(c, CONN_BUSY);
-    x->r.start_ns = loop_now();
     if (!fiber_spawn("request", exchange_run, x)) {
         err_set(&x->error, ERR_OVERLOADED, "too many requests are being worked on");
         reject(x);
@@ -204,11 +203,12 @@ static void begin(struct http_conn *c, size_t n)
     struct str in = net_input(&c->net);
     size_t skip = c->parser.skip;
     struct str raw = arena_dup(&r->arena, (struct str){in.p + skip, n - skip});
-    struct head h = {.header = arena_alloc(&r->arena, c->parser.lines * sizeof *h.header)};
+    struct head h = {.minor = 1, .header = arena_alloc(&r->arena, c->parser.lines * sizeof *h.header)};
     net_consume(&c->net, n);
     c->parser = (struct parser){0};
     proxy_client(server(), r, &c->net.peer, x->client);
     if (parser_head(raw, &h, &x->error) || request_fill(r, &h, &x->error)) {
+        r->minor = h.minor;
         r->method_name = h.method_name;
         r->target = h.target;
         reject(x);
@@ -228,6 +228,7 @@ static void refuse(struct http_conn *c, const struct err *e)
     struct exchange *x = exchange_new(c);
     struct str line = str_sub(net_input(&c->net), c->parser.skip, 256);
     x->error = *e;
+    x->r.minor = 1;
     x->r.method_name = STR("-");
     for (size_t i = 0; i < line.n; i++)
         if ((unsigned char)line.p[i] <= ' ' || (unsigned char)line.p[i] >= 0x7f)

@@ -33,6 +33,7 @@ struct exchange *exchange_new(struct http_conn *c)
     x->r.conn = x->conn = c;
     x->r.app = self->app;
     x->r.cfg = self->cfg;
+    x->r.start_ns = loop_now();
     x->r.content_length = -1;
     x->reply.body = body;
     x->reply.fields = fields;
