@@ -10,6 +10,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define JSON_TYPE    "application/json"
+#define NDJSON_TYPE  "application/x-ndjson"
 
 /* ---- from the request ---- */
 /* The id in parameter `i` of the path. What is no id names nothing: ERR_NOT_FOUND "No document 'x'". */

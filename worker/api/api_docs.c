@@ -62,7 +62,7 @@ static void write_route(struct buf *b, const struct route *route, const struct a
     write_query(b, op->query);
     if (op->request[0]) {
         buf_lit(b, "<p>Body: ");
-        schema_link(b, route->body == BODY_STREAM ? STR("DocumentCreate") : str_of(op->request));
+        schema_link(b, str_of(op->request));
         if (route->body == BODY_UPLOAD) {
             buf_lit(b, " or multipart ");
             schema_link(b, STR("DocumentForm"));

@@ -100,7 +100,7 @@ suspends static void send_answers(void *arg)
             }
             continue;
         }
-        if ((!begun && reply_stream(im->r, 200, "application/x-ndjson", -1, &e)) ||
+        if ((!begun && reply_stream(im->r, 200, NDJSON_TYPE, -1, &e)) ||
             spool_read(&im->answers, im->sent, buf, (size_t)n, &e) || reply_write(im->r, buf, (size_t)n, &e)) {
             fail(im, &e);
             break;
@@ -271,7 +271,7 @@ suspends static int read_lines(struct import *im, struct err *e)
 
 static bool media_type_ok(struct str type)
 {
-    static const char *const types[] = {"application/x-ndjson", "application/ndjson", "application/jsonl",
+    static const char *const types[] = {NDJSON_TYPE, "application/ndjson", "application/jsonl",
                                         "application/x-jsonlines"};
     for (size_t i = 0; i < COUNT(types); i++)
         if (str_eqz(type, types[i]))
@@ -327,6 +327,6 @@ suspends int api_import(struct request *r, struct err *e)
     if (run(im, e))
         return -1;
     if (!im->sent)
-        reply_begin(r, 200, "application/x-ndjson");
+        reply_begin(r, 200, NDJSON_TYPE);
     return 0;
 }

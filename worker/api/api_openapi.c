@@ -75,20 +75,17 @@ static void write_request(struct json_out *o, const struct route *route, const s
     jo_member(o, "requestBody"), jo_begin(o, '{');
     jo_member(o, "required"), jo_bool(o, strcmp(op->request, "Empty") != 0);
     jo_member(o, "content"), jo_begin(o, '{');
-    if (route->body == BODY_STREAM) {
-        write_content(o, STR("application/x-ndjson"), STR("DocumentCreate"));
-    } else {
-        write_content(o, STR(JSON_TYPE), str_of(op->request));
-        if (route->body == BODY_UPLOAD)
-            write_content(o, STR("multipart/form-data"), STR("DocumentForm"));
-        if (route->method == HTTP_PATCH)
-            write_content(o, STR("application/merge-patch+json"), str_of(op->request));
-    }
+    write_content(o, route->body == BODY_STREAM ? STR(NDJSON_TYPE) : STR(JSON_TYPE), str_of(op->request));
+    if (route->body == BODY_UPLOAD)
+        write_content(o, STR("multipart/form-data"), STR("DocumentForm"));
+    if (route->method == HTTP_PATCH)
+        write_content(o, STR("application/merge-patch+json"), str_of(op->request));
     jo_end(o, '}'), jo_end(o, '}');
 }
 
-static void write_answers(struct json_out *o, const char *answers)
+static void write_answers(struct json_out *o, const struct route *route, const char *answers)
 {
+    bool lines = route->body == BODY_STREAM;
     struct str rest = str_of(answers);
     jo_member(o, "responses"), jo_begin(o, '{');
     while (rest.n) {
@@ -99,7 +96,7 @@ static void write_answers(struct json_out *o, const char *answers)
         if (!str_eq(what, STR("-"))) {
             bool schema = api_schema_find(what) != NULL;
             jo_member(o, "content"), jo_begin(o, '{');
-            write_content(o, schema ? STR(JSON_TYPE) : what, schema ? what : STR(""));
+            write_content(o, !schema ? what : lines ? STR(NDJSON_TYPE) : STR(JSON_TYPE), schema ? what : STR(""));
             jo_end(o, '}');
         }
         jo_end(o, '}');
@@ -141,7 +138,7 @@ static void write_operation(struct json_out *o, size_t i)
     jo_end(o, ']');
     if (op->request[0])
         write_request(o, route, op);
-    write_answers(o, op->answers);
+    write_answers(o, route, op->answers);
     jo_end(o, '}');
 }
 
