@@ -12,7 +12,6 @@ void body_begin(struct exchange *x, const struct head *h)
     b->done = !h->chunked && !b->left;
     b->expect = h->expect_continue && !b->done;
     b->limit = x->r.cfg->limits_json_body;
-    b->began_ns = x->r.start_ns;
 }
 
 void body_limit(struct request *r, int64_t max)
@@ -186,7 +185,7 @@ static int send_continue(struct exchange *x)
 static bool too_slow(const struct exchange *x)
 {
     const struct config *cfg = x->r.cfg;
-    int64_t age = clock_ns() - x->body.began_ns;
+    int64_t age = clock_ns() - x->r.start_ns;
     if (!cfg->http_body_min_rate || age < cfg->http_body_timeout * MS)
         return false;
     return x->body.got < age / SEC * cfg->http_body_min_rate;

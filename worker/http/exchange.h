@@ -65,7 +65,7 @@ enum reply_phase { REPLY_NONE, REPLY_BUILT, REPLY_STREAM, REPLY_SENT };
 
 struct body {
     int64_t left; /* of the body, or of the current chunk */
-    int64_t limit, got, began_ns;
+    int64_t limit, got;
     enum chunk_state chunk;
     uint32_t overhead;   /* bytes of chunk extensions and trailers */
     bool expect;         /* the client waits for 100 Continue */
