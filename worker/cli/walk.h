@@ -1,13 +1,13 @@
-/* The files below some paths, in a stable order. Symbolic links are followed; a folder that was visited already, by
- * another name or by a loop, is not entered again. What cannot become a document is listed with the reason. */
+/* The files below some paths, in a stable order. A symbolic link to a file is taken as a file. One to a folder is not
+ * entered: what it leads to is either below the path anyway, or was not asked for; so there are no loops. What cannot
+ * become a document is listed with the reason. */
 #pragma once
 #include "common/arena.h"
 
 struct walk_file {
     struct str path;     /* absolute, as the file system has it; NUL-terminated */
     const char *refusal; /* NULL: a regular file; else why not */
-    int64_t bytes;
-    bool named; /* it is one of the paths asked for, not something found below one */
+    bool named;          /* it is one of the paths asked for, not something found below one */
 };
 
 struct walk {

@@ -1,0 +1,371 @@
+"""The commands that touch data, run as a user runs them: the real binary, with and without a server, on both stores."""
+
+import http.server
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+from ragdtest import BIN, Ragd, children_of, alive, free_port, wait_for
+
+COMMANDS = ["serve", "check", "dump", "status", "version", "migrate", "seed", "ingest", "search", "health"]
+
+
+class Cli:
+    """Runs commands in a folder of their own, on one database."""
+
+    def __init__(self, folder, url):
+        self.folder = folder
+        self.url = url
+
+    def environ(self):
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("RAGD_", "DATABASE_URL", "PORT"))}
+        return {**keep, "DATABASE_URL": self.url}
+
+    def start(self, *args, **kw):
+        return subprocess.Popen([BIN, *args], cwd=self.folder, env=self.environ(), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)  # fmt: skip
+
+    def run(self, *args, code=0):
+        done = subprocess.run([BIN, *args], cwd=self.folder, env=self.environ(), stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=120)  # fmt: skip
+        assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *args, code=0):
+        return json.loads(self.run(*args, "--json", code=code).stdout)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def cli(request, tmp_path):
+    if request.param == "sqlite":
+        return Cli(tmp_path, f"sqlite:{tmp_path}/ragd.db")
+    one = Cli(tmp_path, request.getfixturevalue("postgres").new_database())
+    one.run("migrate")
+    return one
+
+
+@pytest.fixture
+def lite(tmp_path):
+    return Cli(tmp_path, f"sqlite:{tmp_path}/ragd.db")
+
+
+def words(folder, n, text="harbour"):
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        (folder / f"{i:04d}.txt").write_text(f"{text} number {i}, a line of its own\n")
+    return folder
+
+
+def refusals(outcome):
+    return {os.path.basename(one["path"]): one for one in outcome["refused"]}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(lite, command):
+    text = lite.run(command, "--help").stdout
+    assert text.startswith(f"usage: ragd {command}")
+
+
+@pytest.mark.parametrize("command", ["migrate", "seed", "ingest", "search", "health"])
+def test_wrong_usage_is_2_and_bad_configuration_78(lite, command):
+    assert "--nonsense" in lite.run(command, "--nonsense", code=2).stderr
+    (lite.folder / "bad.yaml").write_text("server:\n  wrokers: 3\n")
+    assert "bad.yaml:2:3:" in lite.run(command, "-c", "bad.yaml", "x", code=78).stderr
+
+
+def test_migrate(cli):
+    cli.run("migrate")
+    assert cli.json("migrate") == {"applied": 0}
+
+
+def test_migrate_says_how_many(postgres, tmp_path):
+    cli = Cli(tmp_path, postgres.new_database())
+    assert cli.json("migrate")["applied"] > 0
+    assert cli.json("migrate") == {"applied": 0}
+
+
+def test_migrate_waits_for_a_database_that_is_not_there_yet(tmp_path):
+    port = free_port()
+    cli = Cli(tmp_path, f"postgresql://u@127.0.0.1:{port}/d")
+    assert "ragd migrate:" in cli.run("migrate", code=1).stderr
+    with socket.create_server(("127.0.0.1", port)) as server:
+        running = cli.start("migrate", "--wait", "30")
+        for _ in range(2):  # it comes back after a refusal
+            server.settimeout(30)
+            server.accept()[0].close()
+        running.kill()
+        running.communicate(timeout=30)
+
+
+def test_seed_twice(cli):
+    first = cli.json("seed")
+    assert first["documents"] == first["ready"] == first["created"] >= 12
+    again = cli.json("seed")
+    assert (again["ready"], again["created"], again["updated"]) == (first["ready"], 0, 0)
+
+
+def test_search(cli):
+    cli.run("seed")
+    found = cli.json("search", "--top-k", "3", "puffins", "burrow")
+    hit = found["hits"][0]
+    assert hit["filename"] == "newsletter.html" and "puffins" in hit["text"]
+    start, end = hit["highlights"][0]
+    assert hit["text"].encode()[start:end].decode().lower().startswith("puffin")
+    human = cli.run("search", "--collection", "sample", "anemometer").stdout
+    assert human.startswith("1. Instruments")
+    assert "sample/instruments.md" in human
+    assert "\033" not in human  # no colours into a pipe
+    assert cli.json("search", "観測")["hits"][0]["filename"] == "welcome-ja.md"
+    assert cli.run("search", "xylophone", code=1).stdout == "nothing found\n"
+    assert "no collection" in cli.run("search", "--collection", "absent", "x", code=1).stderr
+    cli.run("search", code=2)
+    cli.run("search", "--top-k", "0", "x", code=2)
+
+
+def test_ingest_resumes(cli):
+    folder = words(cli.folder / "in", 30)
+    first = cli.json("ingest", "in")
+    assert (first["files"], first["ready"], first["refused"]) == (30, 30, [])
+    (folder / "0003.txt").write_text("another lighthouse\n")
+    (folder / "new.md").write_text("# New\n\nA foghorn.\n")
+    second = cli.json("ingest", "in")
+    assert (second["ready"], second["updated"], second["unchanged"]) == (1, 1, 29)
+    hit = cli.json("search", "--collection", "default", "lighthouse")["hits"]
+    assert [h["external_id"] for h in hit] == [str(folder / "0003.txt")]
+    assert cli.json("search", "harbour", "--top-k", "100")["total"] == 29
+
+
+def test_ingest_refuses_what_is_no_document(cli):
+    folder = words(cli.folder / "in", 2)
+    (folder / "empty").touch()
+    (folder / "binary.bin").write_bytes(bytes(range(256)) * 64)
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(folder / "sock"))
+    (folder / "device").symlink_to("/dev/null")
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "self").symlink_to("self")
+    (folder / "up").symlink_to("..")
+    (folder / "link.txt").symlink_to("0000.txt")
+    (folder / "below").mkdir()
+    (folder / "below" / "loop").symlink_to("..")
+    with open(folder / "huge", "wb") as f:
+        f.truncate(3 << 20)
+    outcome = cli.json("ingest", "--set", "limits.upload=2M", "in")
+    assert outcome["ready"] == 3  # two files and the link to one of them
+    assert outcome["files"] == 3 + len(outcome["refused"])
+    reasons = {name: one["reason"] for name, one in refusals(outcome).items()}
+    expected = {
+        "empty": "is empty", "pipe": "named pipe", "sock": "socket", "device": "character device", "binary.bin": "binary",
+        "dangling": "symbolic link to nothing", "self": "loop of symbolic links", "up": "link to a folder",
+        "loop": "link to a folder", "huge": "limits.upload is 2097152",
+    }  # fmt: skip
+    assert set(reasons) == set(expected)
+    for name, text in expected.items():
+        assert text in reasons[name]
+    plain = cli.run("ingest", "--set", "limits.upload=2M", "in").stdout
+    assert f"refused  {folder}/pipe: is a named pipe\n" in plain
+    assert "0 ready, 3 skipped (unchanged), 10 refused" in plain
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/usr/bin/setpriv"), reason="needs another user")
+def test_ingest_refuses_what_it_may_not_read(lite):
+    folder = words(lite.folder / "in", 1)
+    (folder / "secret").write_text("x")
+    (folder / "secret").chmod(0)
+    (folder / "closed").mkdir(mode=0)
+    command = [BIN, "ingest", "--json", "in"]
+    if os.geteuid() == 0:  # root may read everything
+        os.chmod(lite.folder, 0o777)
+        for parent in lite.folder.parents:
+            if parent != pathlib.Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    done = subprocess.run(command, cwd=lite.folder, env=lite.environ(), capture_output=True, text=True, timeout=60)
+    (folder / "closed").chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["ready"] == 1
+    assert {name: one["reason"] for name, one in refusals(outcome).items()} == {
+        "secret": "Permission denied", "closed": "Permission denied"}  # fmt: skip
+
+
+def test_a_named_path_that_is_refused_is_a_failure(lite):
+    words(lite.folder / "in", 1)
+    outcome = lite.json("ingest", "in", "absent", code=1)
+    assert outcome["ready"] == 1
+    assert refusals(outcome)["absent"]["reason"] == "No such file or directory"
+    lite.run("ingest", code=2)
+    lite.run("ingest", "--jobs", "0", "in", code=2)
+
+
+def test_ingest_takes_large_files_and_strange_names(cli):
+    folder = cli.folder / "in"
+    folder.mkdir()
+    (folder / "large.txt").write_text("a bollard stands here\n" * 100_000)
+    with open(os.fsencode(folder) + b"/caf\xe9\n.txt", "wb") as f:
+        f.write("a quay\n".encode())
+    outcome = cli.json("ingest", "in")
+    assert (outcome["ready"], outcome["refused"]) == (2, [])
+    assert cli.json("search", "quay")["hits"][0]["external_id"] == f"{folder}/caf%E9\n.txt"
+    assert cli.json("search", "bollard")["total"] > 1
+    assert cli.json("ingest", "in")["unchanged"] == 2
+
+
+def test_no_wait_leaves_the_work_to_the_server(tmp_path):
+    words(tmp_path / "in", 5)
+    with Ragd() as server:
+        done = server.cli("ingest", "--no-wait", "--json", str(tmp_path / "in"), check=True)
+        assert json.loads(done.stdout)["queued"] == 5
+
+        def ready():
+            found = server.cli("search", "--json", "--top-k", "10", "harbour")
+            return json.loads(found.stdout)["total"] == 5
+
+        wait_for(ready, "five ready documents", every=0.2)
+
+
+def test_ingest_beside_a_running_server(tmp_path):
+    words(tmp_path / "in", 60)
+    with Ragd() as server:
+        done = server.cli("ingest", "--json", "--jobs", "2", str(tmp_path / "in"), check=True)
+        assert json.loads(done.stdout)["ready"] == 60
+        found = json.loads(server.cli("search", "--json", "harbour").stdout)
+        assert found["total"] == 60  # each document once, whoever did the work
+
+
+def test_ingest_survives_the_death_of_its_workers(cli):
+    words(cli.folder / "in", 200)
+    running = cli.start("ingest", "--json", "--jobs", "2", "--set", "ingest.lease=1s", "in")
+
+    def hands():
+        return [pid for keeper in children_of(running.pid) for pid in children_of(keeper)]
+
+    killed = 0
+    while killed < 3 and running.poll() is None:
+        for pid in hands()[:1]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+            except ProcessLookupError:
+                pass
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    outcome = json.loads(out)
+    assert (outcome["ready"], outcome["refused"]) == (200, [])
+    assert cli.json("search", "harbour")["total"] == 200
+
+
+def test_a_killed_ingest_leaves_nothing_behind_and_is_taken_up(cli):
+    words(cli.folder / "in", 300)
+    running = cli.start("ingest", "--jobs", "2", "in")
+    family = []
+
+    def grown():
+        keepers = children_of(running.pid)
+        family[:] = keepers + [pid for keeper in keepers for pid in children_of(keeper)]
+        return len(family) == 3 or running.poll() is not None
+
+    wait_for(grown, "the workers")
+    running.kill()
+    running.communicate(timeout=30)
+    wait_for(lambda: not any(alive(pid) for pid in family), "the end of the workers")
+    outcome = cli.json("ingest", "in")
+    assert outcome["ready"] + outcome["unchanged"] == 300
+    assert cli.json("search", "harbour")["total"] == 300
+
+
+def test_a_database_that_is_away_ends_the_command(tmp_path):
+    cli = Cli(tmp_path, f"postgresql://u@127.0.0.1:{free_port()}/d")
+    words(tmp_path / "in", 1)
+    for command in (["search", "x"], ["seed"], ["ingest", "in"]):
+        assert f"ragd {command[0]}: " in cli.run(*command, code=1).stderr
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self):
+        self.server.paths.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(b"because")
+
+    def log_message(self, *args):
+        pass
+
+
+class Unix(http.server.HTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self):
+        self.socket.bind(self.server_address)
+        self.server_name, self.server_port = "unix", 0
+
+    def get_request(self):
+        return self.socket.accept()[0], ("unix", 0)
+
+
+@pytest.fixture
+def answering(tmp_path):
+    servers = []
+
+    def start(kind, address, status=200):
+        server = kind(address, Answer)
+        server.paths, server.status = [], status
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "", "[::]", "localhost"])
+def test_health_asks_where_the_server_listens(lite, answering, bind):
+    kind = http.server.HTTPServer
+    if bind == "[::]":
+        kind = type("V6", (kind,), {"address_family": socket.AF_INET6})
+    server = answering(kind, ("::1" if bind == "[::]" else "127.0.0.1", 0))
+    where = f"server.bind={bind}:{server.server_address[1]}"
+    assert lite.run("health", "--set", where).stdout == "alive\n"
+    lite.run("health", "--ready", "--set", where, "--set", "server.base_path=/rag")
+    assert server.paths == ["/livez", "/rag/readyz"]
+    server.status = 503
+    assert "answered 503: because" in lite.run("health", "--set", where, code=1).stderr
+
+
+def test_health_over_a_unix_socket(lite, answering):
+    answering(Unix, str(lite.folder / "s"))
+    lite.run("health", "--set", f"server.bind=unix:{lite.folder}/s")
+    assert "Connection refused" in lite.run("health", "--set", f"server.bind=127.0.0.1:{free_port()}", code=1).stderr
+    lite.run("health", "--set", f"server.bind=127.0.0.1:{free_port()},unix:{lite.folder}/s")  # one of them answers
+
+
+def test_health_does_not_wait_for_ever(lite):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"server.bind=127.0.0.1:{silent.getsockname()[1]}"
+        assert "no answer in time" in lite.run("health", "--timeout", "1", "--set", where, code=1).stderr
+
+
+def test_health_of_a_real_server():
+    with Ragd() as server:
+        assert server.cli("health").stdout == "alive\n"
+        assert server.cli("health", "--ready").stdout == "ready\n"
+        assert server.stop() == 0
+        assert server.cli("health").returncode == 1
+
+
+def test_version(lite):
+    assert lite.run("version").stdout.startswith("ragd ")
+    (lite.folder / ".env").write_text("RAGD_NONSENSE=1\n")  # no configuration is needed to say the version
+    version = lite.json("version")
+    assert {"version", "commit", "compiler", "libraries"} <= set(version)
+    assert {"libevent", "libpq", "sqlite", "openssl"} <= set(version["libraries"])
