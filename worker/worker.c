@@ -326,6 +326,9 @@ int worker_main(const struct heritage *h)
     snprintf(role, sizeof role, "%s:%u", role_name(h->role), h->slot);
     log_init((enum log_level)h->cfg->log_level, h->cfg->log_format == 1, role);
     log_access_open(h->access_fd);
+    if (h->role != ROLE_HTTP) /* a descriptor kept would hold the address after the others have let go of it */
+        for (int i = 0; i < h->n_listen; i++)
+            close(h->listen[i].fd);
     scoreboard_attach(h->sb, h->slot);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     set_state(WORKER_BOOTING);
