@@ -241,11 +241,14 @@ class Ragd:
         """A plain TCP connection, for tests that care about bytes."""
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
-    def cli(self, *args, check=False, **kw):
-        """Runs `ragd ARGS` with this server's configuration; text output is captured."""
-        command = [BIN, args[0], "-c", str(self.file), *args[1:]]
+    def cli(self, command, *args, **kw):
+        """Runs `ragd COMMAND ARGS` with this server's configuration; text output is captured."""
+        return self.cli_bare(command, "-c", str(self.file), *args, **kw)
+
+    def cli_bare(self, *args, check=False, timeout=DEADLINE, **kw):
+        """The same without the configuration."""
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=DEADLINE, cwd=self.dir, env=self.environ(), check=check, **kw
+            [BIN, *args], capture_output=True, text=True, timeout=timeout, cwd=self.dir, env=self.environ(), check=check, **kw
         )
 
     def status(self):
