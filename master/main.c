@@ -91,7 +91,7 @@ int main(int argc, char **argv)
         code = dispatch(&line);
     free(line.set);
     free(line.rest);
-    if (fflush(stdout) != 0 && code == 0) {
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
         fprintf(stderr, "ragd: cannot write the output: %s\n", strerror(errno));
         code = EXIT_INTERNAL;
     }

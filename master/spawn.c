@@ -86,8 +86,12 @@ void crew_drain(struct master *m, struct worker *w)
 {
     int64_t graceful = w->gen ? w->gen->cfg->server_graceful_timeout : 0;
     release(m, w);
-    if (w->pid && w->asked < ASK_TERM)
+    if (!w->pid || w->asked >= ASK_TERM)
+        return;
+    if (atomic_load(&slot_of(m, w)->ready_ns))
         ask(w, ASK_TERM, graceful);
+    else /* still booting, and perhaps stuck in it: it has no request to finish */
+        ask(w, ASK_KILL, -1);
 }
 
 void crew_quit(struct master *m, struct worker *w)
@@ -409,7 +413,7 @@ static void bury(struct master *m, struct worker *w, int status)
     } else {
         mourn(m, w, now);
     }
-    m->killed += m->phase == MASTER_STOPPING && w->asked == ASK_KILL;
+    m->killed += m->phase == MASTER_STOPPING && w->asked == ASK_KILL && w->was_ready;
     w->pid = 0;
     w->deadline = 0;
     atomic_store(&s->pid, 0);

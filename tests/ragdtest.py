@@ -7,6 +7,7 @@ Both live in a temporary directory of their own, on loopback and free ports, and
 another binary (a sanitizer build). Waiting is always for a condition, through wait_for()."""
 
 import glob
+import http.client
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.parse
 
 import httpx
 
@@ -50,6 +52,12 @@ def free_port():
                 continue
 
 
+def clean_environ(more=()):
+    """The environment without what would configure ragd, and with `more`."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("RAGD_", "DATABASE_URL", "PORT"))}
+    return {**keep, **dict(more)}
+
+
 def yaml_of(config):
     """Two levels are all that the configuration has; JSON scalars and lists are YAML."""
     lines = []
@@ -57,6 +65,22 @@ def yaml_of(config):
         lines.append(f"{section}:")
         lines += [f"  {key}: {json.dumps(value)}" for key, value in keys.items()]
     return "\n".join(lines) + "\n"
+
+
+def fetch(url, timeout=60):
+    """GET on a connection of its own: the status, or the name of the exception."""
+    parts = urllib.parse.urlsplit(url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+    try:
+        connection.request("GET", target, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException) as e:
+        return type(e).__name__
+    finally:
+        connection.close()
 
 
 def stat_of(pid):
@@ -120,8 +144,7 @@ class Ragd:
     # -- life
 
     def environ(self):
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("RAGD_", "DATABASE_URL", "PORT"))}
-        return {**keep, **self.env}
+        return clean_environ(self.env)
 
     def spawn(self):
         """Starts the process and does not wait."""
@@ -252,8 +275,15 @@ class Ragd:
         )
 
     def status(self):
-        """`ragd status --json`, parsed."""
-        return json.loads(self.cli("status", "--json", check=True).stdout)
+        """`ragd status --json`, parsed. Works also while the configuration file is broken on purpose."""
+        control = self.config["server"].get("control")
+        where = ["--set", f"server.control={control}"] if control else []
+        return json.loads(self.cli_bare("status", "--json", *where, check=True).stdout)
+
+
+def in_flight(ragd):
+    """Requests that the workers are answering right now."""
+    return sum(w["in_flight"] for w in ragd.status()["workers"])
 
 
 class Postgres:

@@ -1,6 +1,5 @@
 """Starting: exit codes, what is said about a failure, addresses, pidfile, unix sockets."""
 
-import concurrent.futures
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import subprocess
 import httpx
 import pytest
 
-from ragdtest import BIN, DEADLINE, Ragd, free_port, wait_for
+from ragdtest import BIN, DEADLINE, Ragd, alive, clean_environ, free_port, wait_for
 
 STOPPED, USAGE, BIND, LOCKED, CONFIG = 0, 2, 5, 6, 78
 
@@ -24,7 +23,7 @@ def ragd():
 
 
 def run(*args, **kw):
-    return subprocess.run([BIN, *args], capture_output=True, text=True, timeout=DEADLINE, **kw)
+    return subprocess.run([BIN, *args], capture_output=True, text=True, timeout=DEADLINE, env=clean_environ(), **kw)
 
 
 def test_says_where_it_runs_and_how_long_a_stop_takes(ragd):
@@ -78,6 +77,7 @@ def test_check_refuses_addresses_with_the_reason(ragd, address, reason):
 
 
 def test_check_accepts_a_good_configuration(ragd):
+    ragd.write_config({"debug": {"faults": False}})
     done = ragd.cli("check")
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -204,8 +204,10 @@ def test_pidfile_is_free_again_after_kill_9(ragd):
     path = ragd.dir / "ragd.pid"
     ragd.write_config({"server": {"pidfile": str(path)}})
     ragd.start()
+    workers = ragd.workers()
     ragd.send(signal.SIGKILL)
     ragd.wait_exit()
+    wait_for(lambda: not any(alive(p) for p in workers), "the workers to leave")
     ragd.start()
     assert path.read_text() == f"{ragd.pid}\n"
 
@@ -251,7 +253,7 @@ def test_options_may_stand_before_and_behind_the_command(ragd):
 
 def test_unwritable_output_is_an_error():
     with open("/dev/full", "w") as full:
-        done = subprocess.run([BIN, "dump", "--example"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE)
+        done = subprocess.run([BIN, "dump", "--example"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE, env=clean_environ())
     assert done.returncode == 1
     assert "cannot write" in done.stderr
 
@@ -276,10 +278,9 @@ def test_access_log_that_cannot_be_opened_prevents_the_start(ragd):
 
 
 def test_many_starts_and_stops_in_a_row_leave_nothing(ragd):
-    with concurrent.futures.ThreadPoolExecutor(1):
-        for _ in range(5):
-            ragd.start()
-            assert ragd.stop() == STOPPED
+    for _ in range(5):
+        ragd.start()
+        assert ragd.stop() == STOPPED
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind(("127.0.0.1", ragd.port))

@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from ragdtest import BIN, Ragd, alive, wait_for
-from test_stop import fetch, in_flight
+from ragdtest import BIN, Ragd, alive, fetch, in_flight, wait_for
 
 NO_BOOT = 3
 
