@@ -116,8 +116,33 @@ static void cancel_all(void)
 /* The last resort needs no loop: SIGALRM's default action ends even a worker that spins. */
 static void last_resort(int64_t ms)
 {
+    alarm((unsigned)(ms / 1000) + 1 + (ms % 1000 != 0)); /* async-signal-safe */
+}
+
+static int64_t drain_ms(void)
+{
+    return w.h->cfg->server_graceful_timeout + w.h->cfg->server_fast_timeout;
+}
+
+/* Runs in the signal handler itself: a loop that spins would never come to its events, and without a master nobody
+ * else would end it. */
+static void (*loop_handler)(int sig);
+static void on_term_at_once(int sig)
+{
+    int saved = errno;
+    last_resort(drain_ms());
+    loop_handler(sig);
+    errno = saved;
+}
+
+static void hook_term(void)
+{
+    struct sigaction sa;
     signal(SIGALRM, SIG_DFL);
-    alarm((unsigned)(ms / 1000) + 1 + (ms % 1000 != 0));
+    sigaction(SIGTERM, NULL, &sa);
+    loop_handler = sa.sa_handler;
+    sa.sa_handler = on_term_at_once;
+    sigaction(SIGTERM, &sa, NULL);
 }
 
 static void begin_drain(void)
@@ -126,7 +151,7 @@ static void begin_drain(void)
         return;
     w.draining = true;
     set_state(WORKER_DRAINING);
-    last_resort(w.h->cfg->server_graceful_timeout + w.h->cfg->server_fast_timeout);
+    last_resort(drain_ms());
     w.drain_end_ns = clock_ns() + w.h->cfg->server_graceful_timeout * MS;
     w.role->drain();
     poll_soon();
@@ -267,6 +292,7 @@ static void watch_signals(void)
     signal(SIGCHLD, SIG_DFL);
     watch_crashes();
     watch_signal(&w.term, SIGTERM, on_term);
+    hook_term();
     watch_signal(&w.quit, SIGQUIT, on_quit);
     watch_signal(&w.intr, SIGINT, on_quit);
     watch_signal(&w.usr1, SIGUSR1, on_usr1);

@@ -197,7 +197,7 @@ def test_no_worker_outlives_the_master():
 
 
 def test_a_spinning_worker_does_not_outlive_the_master_for_long():
-    config = {"server": {"graceful_timeout": "1s", "workers": 1}}
+    config = {"server": {"graceful_timeout": "1s", "fast_timeout": "500ms", "workers": 1}}
     with Ragd(config) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         workers = r.workers()
         spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
