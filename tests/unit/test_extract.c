@@ -180,15 +180,17 @@ static void test_plain(void **state)
              "p        The command talks to the controller. It waits until the load hangs/       still, then it "
              "reports the position.\n");
     extracts(sample("overstrike.txt"), "", "ls.1", "text/plain", "h2 NAME\np        ls - list files\n");
-    extracts(sample("source.c"), "", "source.c", "text/x-c",
-             "code /* Adds two numbers. *//int add(int a, int b)/{/    return a + b;/}\n"
-             "code int main(void) { return add(1, 2); }\n");
+    extracts(sample("source.py"), "", "source.py", "text/x-python",
+             "code # Adds two numbers./def add(a, b):/    return a + b\n"
+             "code print(add(1, 2))\n");
     extracts(STR("one\r\ntwo\r\n\r\n\r\nthree"), "text/plain", "", "text/plain", "p one/two\np three\n");
     extracts(STR("a\x01"
                  "b\x7f"
                  "c\xc2\x85"
                  "d"),
              "", "", "text/plain", "p abcd\n");
+    extracts(STR("a\n\n\x01\x02\n\nb"), "", "", "text/plain", "p a\np b\n");
+    refuses(STR("\x01\n"), "", "", "empty_file", "no text");
     extracts(STR("ID3 tags are explained here."), "", "", "text/plain", "p ID3 tags are explained here.\n");
 }
 
@@ -250,6 +252,8 @@ static struct str repeated(const char *head, const char *unit, size_t n, const c
         buf_str(&b, str_of(unit));
     buf_str(&b, str_of(tail));
     struct str s = buf_view(&b);
+    buf_ch(&b, 0);
+    s.p = b.p;
     arena_own(&arena, b.p, free);
     return s;
 }

@@ -321,9 +321,9 @@ static bool word(void *arg, const struct term *t)
 }
 
 /* One piece per word, with what follows it up to the next. */
-static int add_words(struct chunker *c, const struct block *b, size_t from, size_t to)
+static int add_words(struct chunker *c, const struct block *b, size_t from, size_t to, size_t glued)
 {
-    struct words w = {.c = c, .b = b, .base = from, .from = from};
+    struct words w = {.c = c, .b = b, .base = from, .from = from, .tokens = glued};
     analyze(c->an, text_of(c, from, to), word, &w);
     return w.rc ? -1 : add_word(&w, to);
 }
@@ -341,6 +341,7 @@ suspends static int add_block(struct chunker *c, const struct block *b)
 {
     struct str text = c->x->text;
     bool lines = b->kind == BLOCK_CODE || b->kind == BLOCK_TABLE_ROW, by_word = c->how.type == CHUNK_STATIC;
+    size_t last_end = SIZE_MAX;
     for (size_t at = b->from; at < b->to;) {
         while (at < b->to && (lines ? text.p[at] == '\n' : space(text.p[at])))
             at++;
@@ -349,9 +350,11 @@ suspends static int add_block(struct chunker *c, const struct block *b)
         size_t len = sentence(str_sub(text, at, b->to - at), lines, c->max_bytes), end = at + len;
         while (end > at + 1 && space(text.p[end - 1]))
             end--;
-        size_t cost = cost_of(c, at, end);
-        int rc = by_word || cost > (size_t)c->how.max_tokens ? add_words(c, b, at, end)
+        size_t glued = at == last_end; /* a run of bigrams that was cut has one more when it is whole again */
+        size_t cost = glued + cost_of(c, at, end);
+        int rc = by_word || cost > (size_t)c->how.max_tokens ? add_words(c, b, at, end, glued)
                                                              : add(c, piece_of(c, b, at, end, cost));
+        last_end = end;
         if (rc || breathe(c, len))
             return -1;
         at += len;

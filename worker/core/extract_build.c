@@ -156,6 +156,10 @@ void builder_close(struct builder *b)
     b->started = false;
     while (b->text.n > b->from && memchr(" \n\t", b->text.p[b->text.n - 1], 3))
         b->text.n--;
+    if (b->text.n == b->from) { /* it held controls only */
+        b->text.n -= b->from ? 2 : 0;
+        return;
+    }
     if (b->n == b->cap) {
         b->cap = b->cap ? 2 * b->cap : 64;
         b->block = realloc(b->block, b->cap * sizeof *b->block);
