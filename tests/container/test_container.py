@@ -36,7 +36,7 @@ def docker_answers():
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    """A docker that answers: this machine's, or a private one without a network of its own, which leaves no trace."""
+    """A docker that answers: this machine's, or, where none runs, a private one without a bridge."""
     if not shutil.which("docker"):
         pytest.skip("needs docker")
     if docker_answers():
