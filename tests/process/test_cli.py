@@ -217,6 +217,30 @@ def test_ingest_takes_large_files_and_strange_names(cli):
     assert cli.json("ingest", "in")["unchanged"] == 2
 
 
+def test_ingest_draws_a_bar_on_a_terminal(lite):
+    words(lite.folder / "in", 50)
+    master, terminal = os.openpty()
+    running = subprocess.Popen([BIN, "ingest", "in"], cwd=lite.folder, env=lite.environ(), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=terminal, text=True)  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while chunk := read_terminal(master):
+        shown += chunk
+    os.close(master)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert b"\r[" in shown and b" of 50 files, 0 refused, " in shown and b"ETA " in shown
+    assert shown.endswith(b"\r\x1b[K")  # the bar is wiped at the end
+    assert "50 files into default: 50 ready" in out
+
+
+def read_terminal(fd):
+    try:
+        return os.read(fd, 65536)
+    except OSError:  # EIO: the other end is closed
+        return b""
+
+
 def test_no_wait_leaves_the_work_to_the_server(tmp_path):
     words(tmp_path / "in", 5)
     with Ragd() as server:

@@ -15,7 +15,8 @@ void report_init(struct report *r, const struct walk *w, struct str collection, 
     if (!r->item)
         abort();
     r->count[OUTCOME_WAITING] = w->n;
-    r->start_ns = r->shown_ns = clock_ns();
+    r->start_ns = clock_ns();
+    r->shown_ns = r->terminal ? 0 : r->start_ns; /* the bar is there at once, the first line after its interval */
 }
 
 void report_fini(struct report *r)
@@ -47,7 +48,7 @@ void report_progress(struct report *r)
     if (now - r->shown_ns < every || !n)
         return;
     r->shown_ns = now;
-    double seconds = (double)(now - r->start_ns) / SEC, rate = (double)done / seconds;
+    double seconds = (double)(now - r->start_ns) / SEC, rate = seconds > 0 ? (double)done / seconds : 0;
     if (r->terminal) {
         size_t full = done * BAR_WIDTH / n;
         fputs("\r[", stderr);
