@@ -13,7 +13,7 @@ struct run {
     struct err e;
 };
 
-static void body(void *arg);
+static suspends void body(void *arg);
 
 int session_run(const char *command, const struct config *cfg, int (*fn)(struct session *s, void *arg, struct err *e),
                 void *arg)
@@ -31,7 +31,7 @@ int session_run(const char *command, const struct config *cfg, int (*fn)(struct 
     return r.code == -1 ? session_error(command, &r.e) : r.code;
 }
 
-static void body(void *arg)
+static suspends void body(void *arg)
 {
     struct run *r = arg;
     struct session *s = &r->session;
