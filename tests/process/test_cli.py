@@ -204,6 +204,12 @@ def test_a_named_path_that_is_refused_is_a_failure(lite):
     lite.run("ingest", "--jobs", "0", "in", code=2)
 
 
+def test_overlapping_paths_are_taken_once(lite):
+    words(lite.folder / "in", 5)
+    outcome = lite.json("ingest", "in", "in/0001.txt", "in", f"{lite.folder}/in/../in")
+    assert (outcome["files"], outcome["ready"]) == (5, 5)
+
+
 def test_ingest_takes_large_files_and_strange_names(cli):
     folder = cli.folder / "in"
     folder.mkdir()

@@ -76,6 +76,7 @@ int cli_ingest(int argc, char **argv, const struct config *cfg)
     in.walk.arena = &paths;
     for (int i = optind; i < argc; i++)
         walk_add(&in.walk, argv[i]);
+    walk_sort(&in.walk);
     report_init(&in.report, &in.walk, str_of(in.collection_name), in.json);
     /* Before the database is opened: nothing of it may cross the fork. */
     if (!in.no_wait && hands_start(&in.hands, cfg, in.jobs, &e)) {

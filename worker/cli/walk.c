@@ -54,6 +54,27 @@ void walk_add(struct walk *w, const char *path)
     free(f.path);
 }
 
+static int by_path(const void *a, const void *b)
+{
+    const struct walk_file *x = a, *y = b;
+    return strcmp(x->path.p, y->path.p);
+}
+
+void walk_sort(struct walk *w)
+{
+    size_t kept = 0;
+    if (w->n)
+        qsort(w->file, w->n, sizeof *w->file, by_path);
+    for (size_t i = 0; i < w->n; i++) {
+        bool again = kept && by_path(&w->file[kept - 1], &w->file[i]) == 0;
+        if (again)
+            w->file[kept - 1].named |= w->file[i].named;
+        else
+            w->file[kept++] = w->file[i];
+    }
+    w->n = kept;
+}
+
 void walk_fini(struct walk *w)
 {
     free(w->file);
@@ -92,16 +113,10 @@ static int not_dots(const struct dirent *d)
     return strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
 }
 
-/* Backwards, because what is added last is read first. */
-static int by_name_backwards(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*b)->d_name, (*a)->d_name);
-}
-
 static void read_folder(struct walk *w, struct folders *f, struct str path, bool named)
 {
     struct dirent **entry;
-    int n = scandir(path.p, &entry, not_dots, by_name_backwards);
+    int n = scandir(path.p, &entry, not_dots, NULL);
     if (n < 0) {
         add_file(w, path, reason(w, errno), named);
         return;

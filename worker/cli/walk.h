@@ -1,4 +1,4 @@
-/* The files below some paths, in a stable order. A symbolic link to a file is taken as a file. One to a folder is not
+/* The files below some paths, each once, in order of their names. A symbolic link to a file is taken as a file. One to a folder is not
  * entered: what it leads to is either below the path anyway, or was not asked for; so there are no loops. What cannot
  * become a document is listed with the reason. */
 #pragma once
@@ -18,4 +18,6 @@ struct walk {
 
 /* Adds what `path` names. Never fails: what is wrong becomes a refusal. */
 void walk_add(struct walk *w, const char *path);
+/* Sorts, and drops what was reached by two of the paths. After the last walk_add(). */
+void walk_sort(struct walk *w);
 void walk_fini(struct walk *w);
