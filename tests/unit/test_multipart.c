@@ -19,10 +19,11 @@ static ssize_t source_read(void *arg, void *buf, size_t cap, struct err *e)
     return (ssize_t)n;
 }
 
-static const char form[] = "preamble\r\n--B\r\nContent-Disposition: form-data; name=\"one\"\r\n\r\nfirst\r\n--B \t\r\n"
-                           "Content-Disposition: form-data; name=file; filename=\"C:\\dir\\a \\\"b\\\".txt\"\r\n"
-                           "Content-Type: text/plain; charset=utf-8\r\nX-Other: 1\r\n\r\nline\r\n--Ax\r\n\r--B\r\n\r\n"
-                           "--B\r\nContent-Disposition: form-data; name=\"empty\"; filename=\"\"\r\n\r\n\r\n--B--\r\nepilogue";
+static const char form[] =
+    "preamble\r\n--B\r\nContent-Disposition: form-data; name=\"one\"\r\n\r\nfirst\r\n--B \t\r\n"
+    "Content-Disposition: form-data; name=file; filename=\"C:\\dir\\a \\\"b\\\".txt\"\r\n"
+    "Content-Type: text/plain; charset=utf-8\r\nX-Other: 1\r\n\r\nline\r\n--Ax\r\n\r--B\r\n\r\n"
+    "--B\r\nContent-Disposition: form-data; name=\"empty\"; filename=\"\"\r\n\r\n\r\n--B--\r\nepilogue";
 
 static void next(struct multipart *m, struct multipart_part *p, const char *body)
 {

@@ -98,7 +98,8 @@ static void takes_a_head_apart(void **state)
     assert_int_equal(h.method, -1);
     assert_int_equal(h.content_length, -1);
     assert_true(h.chunked);
-    assert_int_equal(parse("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nConnection: x , close\r\n\r\n", &h, &e), 0);
+    assert_int_equal(
+        parse("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nConnection: x , close\r\n\r\n", &h, &e), 0);
     assert_true(h.expect_continue);
     assert_false(h.keep_alive);
     assert_int_equal(parse("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", &h, &e), 0);
@@ -143,7 +144,8 @@ static void refuses(void **state)
 static void knows_hosts(void **state)
 {
     static const char *const good[] = {"", "a", "a.b-c:80", "127.0.0.1", "[::1]", "[2001:db8::1]:443", "a:", "x%41"};
-    static const char *const bad[] = {":80", "a b", "a/b", "u@a", "a:b", "a:65536", "[::1", "::1", "[::1]x", "[]", "a:1:2"};
+    static const char *const bad[] = {":80",  "a b", "a/b",    "u@a", "a:b",  "a:65536",
+                                      "[::1", "::1", "[::1]x", "[]",  "a:1:2"};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         assert_true(parser_is_host(str_of(good[i])));
@@ -154,9 +156,12 @@ static void knows_hosts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_the_end),      cmocka_unit_test(every_split_gives_the_same),
-        cmocka_unit_test(bounds_lines_and_sections), cmocka_unit_test(takes_a_head_apart),
-        cmocka_unit_test(refuses),            cmocka_unit_test(knows_hosts),
+        cmocka_unit_test(finds_the_end),
+        cmocka_unit_test(every_split_gives_the_same),
+        cmocka_unit_test(bounds_lines_and_sections),
+        cmocka_unit_test(takes_a_head_apart),
+        cmocka_unit_test(refuses),
+        cmocka_unit_test(knows_hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

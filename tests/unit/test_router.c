@@ -7,9 +7,12 @@ static int nothing(struct request *r, struct err *e)
     return err_set(e, ERR_INTERNAL, "never called");
 }
 
-#define R(method, path) {HTTP_##method, path, ACCESS_OPEN, BODY_NONE, false, nothing, "nothing", ""}
+#define R(method, path)                                                            \
+    {                                                                              \
+        HTTP_##method, path, ACCESS_OPEN, BODY_NONE, false, nothing, "nothing", "" \
+    }
 static const struct route table[] = {
-    R(GET, "/"),          R(GET, "/a"),       R(POST, "/a"),      R(GET, "/a/{x}"),   R(DELETE, "/a/{x}"),
+    R(GET, "/"),          R(GET, "/a"),       R(POST, "/a"),       R(GET, "/a/{x}"),       R(DELETE, "/a/{x}"),
     R(POST, "/a/delete"), R(GET, "/a/{x}/b"), R(PUT, "/a/by/{y}"), R(GET, "/a/{x}/{y}/c"),
 };
 
