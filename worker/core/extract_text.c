@@ -250,7 +250,6 @@ static void heading(struct builder *b, struct str line, int level)
     builder_open(b, BLOCK_HEADING, level);
     builder_text(b, line);
     builder_close(b);
-    builder_title(b, line);
 }
 
 /* Overstrikes ("N\bN", "_\bx") and terminal escapes of formatted manual pages. */
@@ -290,6 +289,7 @@ void extract_plain(struct builder *b, struct str in, bool code)
             int level = underline(next, line.n);
             if (level) {
                 heading(b, line, level);
+                builder_title(b, line);
                 line_next(&rest, &next);
                 continue;
             }

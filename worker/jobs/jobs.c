@@ -39,8 +39,8 @@ struct run {
     int64_t done, total, reported_ns;
 };
 
-enum { REPORT_EVERY = 200 };                                          /* ms */
-static const int64_t RETRY_MAX_US = 600 * 1000000LL;                  /* longest delay before another try */
+enum { REPORT_EVERY = 200, RENEW_EVERY = 2000 };     /* ms; a cancellation is noticed as late as that */
+static const int64_t RETRY_MAX_US = 600 * 1000000LL; /* longest delay before another try */
 static const int64_t END_RETRY_NS = 60 * SEC, END_PAUSE_NS = SEC / 2; /* for saying how a try ended */
 
 static int64_t lease_us(const struct job_runner *r)
@@ -76,8 +76,9 @@ suspends static int renew(struct run *run, struct err *e)
 suspends static void keep_lease(void *arg)
 {
     struct run *run = arg;
+    int64_t every = run->r->cfg->ingest_lease / 3 < RENEW_EVERY ? run->r->cfg->ingest_lease / 3 : RENEW_EVERY;
     run->keeper = fiber_self();
-    while (!run->ended && fiber_sleep(run->r->cfg->ingest_lease * MS / 3) == 0 && !run->ended) {
+    while (!run->ended && fiber_sleep(every * MS) == 0 && !run->ended) {
         struct err e = {0};
         if (renew(run, &e) && !run->lease_lost && !run->ended)
             log_err(LOG_WARN, "job: renewing the lease", &e);
@@ -94,15 +95,12 @@ int job_progress(struct job_context *ctx, enum document_state state, const char 
                  struct err *e)
 {
     struct run *run = list_entry(ctx, struct run, ctx);
-    bool moved = state != run->state || strcmp(stage, run->stage) != 0;
     run->state = state;
     run->stage = ctx->stage = stage;
     run->done = done;
     run->total = total;
-    if (moved || clock_ns() - run->reported_ns >= REPORT_EVERY * MS) {
-        if (renew(run, e))
-            return -1;
-    }
+    if (clock_ns() - run->reported_ns >= REPORT_EVERY * MS && renew(run, e))
+        return -1;
     if (run->lease_lost)
         return err_set(e, ERR_CONFLICT, "the lease of the job is lost");
     if (run->cancel_requested || run->r->cancelled || fiber_check())

@@ -16,8 +16,8 @@ struct job_context {
     const char *code, *stage; /* on failure, for last_error; literals */
     int page;
 };
-/* Reports progress now (at most every 200 ms unless the stage changes) and learns of cancellation:
- * ERR_CANCELED, ERR_CONFLICT (lease lost). */
+/* Notes progress and learns of cancellation: ERR_CANCELED, ERR_CONFLICT (lease lost). Reports it at most every 200 ms: a
+ * job that takes less costs two writes, its lease and its end. */
 suspends must_use int job_progress(struct job_context *ctx, enum document_state state, const char *stage, int64_t done,
                                    int64_t total, struct err *e);
 
