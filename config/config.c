@@ -2,11 +2,14 @@
 #include "common/cpus.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { READ_MS = 1000 };
 
 /* `min` and `max` are numbers, except for an ENUM, whose `max` is the list of its choices. */
 #define BOUNDS_INT(lo, hi)    .min = lo, .max = hi
@@ -180,7 +183,7 @@ int config_fail(struct err *e, const struct config_source *at, const char *fmt, 
     return err_set(e, ERR_VALIDATION, "%s: %s", at->name, what);
 }
 
-/* O_NONBLOCK: a FIFO without a writer must not hold up a reload for ever. */
+/* Reading is bounded in time, because a pipe whose writer is slow or absent must not hold up a reload for ever. */
 int config_read_file(struct arena *a, const char *path, size_t max, struct str *out, bool *found, struct err *e)
 {
     struct stat st;
@@ -200,9 +203,14 @@ int config_read_file(struct arena *a, const char *path, size_t max, struct str *
         return err_set(e, ERR_VALIDATION, "%s: is a directory, a file is needed", path);
     }
     for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, READ_MS) == 0) {
+            r = err_set(e, ERR_VALIDATION, "%s: gives no data", path);
+            break;
+        }
         buf_reserve(&b, 16 * 1024);
         ssize_t n = read(fd, b.p + b.n, b.cap - b.n);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n == 0)
             break;

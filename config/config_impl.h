@@ -84,5 +84,7 @@ static inline void *config_value(const struct config *cfg, enum config_key key)
     return (char *)(uintptr_t)cfg + config_keys[key].offset;
 }
 
+/* The choices of an ENUM without synonyms: "error, warn, info". */
+void config_print_choices(struct buf *out, const char *choices);
 /* As it would stand in a file: 64K, 10s, auto. */
 void config_print_number(struct buf *out, enum config_type type, int64_t v);

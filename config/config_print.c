@@ -193,14 +193,7 @@ static void range(enum config_key key, struct buf *out)
     case CONFIG_STR:
     case CONFIG_SECRET: buf_lit(out, "text"); return;
     case CONFIG_LIST: buf_lit(out, "list"); return;
-    case CONFIG_ENUM:
-        for (struct str rest = str_of(k->choices); rest.n;) {
-            struct str one = str_cut(&rest, '|');
-            buf_str(out, str_cut(&one, '='));
-            if (rest.n)
-                buf_lit(out, ", ");
-        }
-        return;
+    case CONFIG_ENUM: config_print_choices(out, k->choices); return;
     default:
         config_print_number(out, unit, k->min);
         buf_lit(out, " to ");

@@ -30,6 +30,17 @@ static int wrong(struct err *e, const struct config_source *at, const struct con
                        expected);
 }
 
+static int wrong_choice(struct err *e, const struct config_source *at, const struct config_key_def *k, struct str text)
+{
+    struct buf b = {0};
+    buf_lit(&b, "one of ");
+    config_print_choices(&b, k->choices);
+    buf_ch(&b, 0);
+    wrong(e, at, k, text, b.p);
+    buf_fini(&b);
+    return -1;
+}
+
 static int set_number(struct config *cfg, enum config_key key, int64_t v, const struct config_source *at, struct err *e)
 {
     const struct config_key_def *k = &config_keys[key];
@@ -95,10 +106,8 @@ static int set_scalar(struct config *cfg, enum config_key key, struct str text, 
     case CONFIG_BOOL: return parse_bool(text, config_value(cfg, key)) ? 0 : wrong(e, at, k, text, "true or false");
     case CONFIG_ENUM:
         choice = parse_choice(text, k->choices);
-        if (choice < 0) {
-            struct str names = arena_printf(&cfg->origin->arena, "one of %s", k->choices);
-            return wrong(e, at, k, text, names.p);
-        }
+        if (choice < 0)
+            return wrong_choice(e, at, k, text);
         *(int *)config_value(cfg, key) = choice;
         return 0;
     case CONFIG_STR:
@@ -239,6 +248,16 @@ static int parse_choice(struct str s, const char *choices)
             if (str_ieq(s, str_cut(&names, '=')))
                 return i;
     return -1;
+}
+
+void config_print_choices(struct buf *out, const char *choices)
+{
+    for (struct str rest = str_of(choices); rest.n;) {
+        struct str one = str_cut(&rest, '|');
+        buf_str(out, str_cut(&one, '='));
+        if (rest.n)
+            buf_lit(out, ", ");
+    }
 }
 
 /* The largest unit that divides the value. */

@@ -1,5 +1,6 @@
 /* Layers, files, names: where values come from. */
 #include "tests/unit/config_case.h"
+#include <sys/stat.h>
 
 static void defaults(void **state)
 {
@@ -106,6 +107,12 @@ static void yaml_files_that_are_none(void **state)
                    "/nonexistent/ragd.yaml: No such file or directory");
     assert_refused(&(struct config_args){.file = "/tmp"}, "/tmp: is a directory");
     config_free(load(&(struct config_args){.file = "/dev/null"}));
+    char fifo[] = "/tmp/ragd-fifo-XXXXXX";
+    assert_non_null(mkdtemp(fifo)); /* a free name: the folder makes way for the pipe */
+    assert_int_equal(rmdir(fifo), 0);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_refused(&(struct config_args){.file = fifo}, "gives no data");
+    assert_int_equal(unlink(fifo), 0);
     struct buf big = {0};
     for (int i = 0; i < CONFIG_FILE_MAX / 32 + 1; i++)
         buf_lit(&big, "# a line of some thirty-two bytes\n");

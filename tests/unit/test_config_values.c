@@ -60,6 +60,7 @@ static void units(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_refused(SET(bad[i]), "--set: ");
     assert_refused(SET("limits.upload=5G"), "5G is out of range, 1K to 4G are possible");
+    assert_refused(SET("log.level=loud"), "log.level: \"loud\" is not one of error, warn, info, debug");
     assert_refused(SET("http.request_timeout=10"), "write 250ms, 10s, 5m, 24h or 7d");
 }
 
