@@ -235,16 +235,16 @@ static void on_postgres(void **state)
     world_run(false, t->fn);
 }
 
-/* Every test on both products. An argument selects by a part of the name. */
-static inline int contract_main(const char *group, struct contract_test *tests, size_t n, int argc, char **argv)
+static inline int tests_run(const char *group, struct contract_test *tests, size_t n, int products, int argc,
+                            char **argv)
 {
-    struct CMUnitTest *all = calloc(2 * n, sizeof *all);
-    char(*names)[96] = calloc(2 * n, sizeof *names);
-    size_t k = 0;
+    size_t most = n * (size_t)products, k = 0;
+    struct CMUnitTest *all = calloc(most, sizeof *all);
+    char(*names)[96] = calloc(most, sizeof *names);
     if (!all || !names)
         abort();
     log_init(LOG_ERROR, false, "test");
-    for (size_t i = 0; i < 2 * n; i++) {
+    for (size_t i = 0; i < most; i++) {
         snprintf(names[k], sizeof *names, "%s %s", i < n ? "sqlite" : "postgresql", tests[i % n].name);
         if (argc > 1 && !strstr(names[k], argv[1]))
             continue;
@@ -255,6 +255,17 @@ static inline int contract_main(const char *group, struct contract_test *tests, 
     free(names);
     free(all);
     return rc;
+}
+
+/* Every test on both products. An argument selects by a part of the name. */
+static inline int contract_main(const char *group, struct contract_test *tests, size_t n, int argc, char **argv)
+{
+    return tests_run(group, tests, n, 2, argc, argv);
+}
+
+static inline int sqlite_main(const char *group, struct contract_test *tests, size_t n, int argc, char **argv)
+{
+    return tests_run(group, tests, n, 1, argc, argv);
 }
 
 /* ---- things to store ---- */

@@ -103,7 +103,7 @@ static int applied_migrations(struct sqlite *db, int *out, struct err *e)
         return -1;
     if (n > known + 1)
         return err_set(e, ERR_NOT_READY, "The database schema (%d) is newer than this release understands (%d)", n,
-                       known + 1);
+                       known);
     *out = n;
     return 0;
 }

@@ -67,37 +67,12 @@ struct uuid store_chunk_id(const struct uuid *document, int64_t content_version,
     return id;
 }
 
-/* "sqlite:PATH"; also "sqlite:///PATH", whose path is what follows the third slash, as in SQLAlchemy's URLs, with or
- * without a driver ("sqlite+aiosqlite:///…"). */
-static bool sqlite_path(struct str url, struct str *path)
-{
-    struct str scheme = str_cut(&url, ':');
-    if (!str_eqz(str_cut(&scheme, '+'), "sqlite"))
-        return false;
-    if (str_starts(url, STR("///")))
-        url = str_sub(url, 3, SIZE_MAX);
-    *path = url;
-    return true;
-}
-
 suspends int store_open(const struct config *cfg, struct store **out, struct err *e)
 {
-    struct str url = str_of(cfg->database_url), path, rest = url, scheme = str_cut(&rest, ':');
-    if (sqlite_path(url, &path)) {
-        if (path.n == 0 || str_starts(path, STR("//")))
-            return err_set(e, ERR_VALIDATION, "database.url: '%s' names no file; write sqlite:PATH", cfg->database_url);
-        if (str_starts(path, STR(":memory:")))
-            return err_set(e, ERR_VALIDATION,
-                           "database.url: processes cannot share a database in memory; write "
-                           "sqlite:PATH");
+    struct str path = str_of(cfg->database_url), scheme = str_cut(&path, ':'); /* config/ has checked it */
+    if (str_eqz(scheme, "sqlite"))
         return store_sqlite_open(cfg, path.p, out, e);
-    }
-    struct str product = str_cut(&scheme, '+');
-    if (str_eqz(product, "postgresql") || str_eqz(product, "postgres"))
-        return store_pg_open(cfg, out, e);
-    return err_set(e, ERR_VALIDATION,
-                   "database.url: no store has the scheme '" STR_FMT "'; use sqlite:PATH or postgresql://…",
-                   STR_ARG(product));
+    return store_pg_open(cfg, out, e);
 }
 
 void store_close(struct store *s)

@@ -1,0 +1,224 @@
+/* What only the SQLite product promises: how it opens, waits for locks, and says what is wrong with a file. */
+#include "tests/contract/contract.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/wait.h>
+
+static const char *file(struct world *w)
+{
+    return arena_printf(&w->a, "%s/sub/ragd.db", w->dir).p;
+}
+
+/* Runs statements in a process of its own; with `hold`, keeps its transaction open for that many milliseconds. Returns
+ * once the statements have run. */
+static pid_t meddle(struct world *w, const char *sql, int hold_ms)
+{
+    int fds[2];
+    char byte;
+    must(w, pipe(fds) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        sqlite3 *h;
+        int rc = sqlite3_open(file(w), &h);
+        sqlite3_busy_timeout(h, 5000);
+        rc = rc ? rc : sqlite3_exec(h, sql, NULL, NULL, NULL);
+        if (write(fds[1], rc ? "!" : ".", 1) != 1)
+            _exit(2);
+        if (hold_ms) {
+            usleep((unsigned)hold_ms * 1000);
+            sqlite3_exec(h, "ROLLBACK", NULL, NULL, NULL);
+        }
+        sqlite3_close(h);
+        _exit(0);
+    }
+    must(w, pid > 0 && read(fds[0], &byte, 1) == 1 && byte == '.');
+    close(fds[0]);
+    close(fds[1]);
+    return pid;
+}
+
+static void reap(struct world *w, pid_t pid)
+{
+    int status;
+    must(w, waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+static void quick(struct world *w, const char *sql)
+{
+    reap(w, meddle(w, sql, 0));
+}
+
+static void reopen(struct world *w)
+{
+    ok(w, store_open(w->cfg, &w->s, &w->e));
+}
+
+static void opened_well(struct world *w)
+{
+    struct stat st;
+    int applied = -1;
+    must(w, stat(file(w), &st) == 0);
+    same(w, st.st_mode & 0777, 0640);
+    must(w, stat(arena_printf(&w->a, "%s/sub", w->dir).p, &st) == 0);
+    same(w, st.st_mode & 0777, 0750);
+    ok(w, DO(w, check));
+    ok(w, DO(w, migrate, &applied));
+    same(w, applied, 0);
+    same_str(w, str_of(w->s->ops->name), "sqlite");
+    store_close(w->s);
+    reopen(w);
+    ok(w, DO(w, check));
+}
+
+static void waits_for_a_lock(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    int64_t before = clock_ns();
+    pid_t pid = meddle(w, "BEGIN IMMEDIATE", 150);
+    a_document(w, &c, "meanwhile");
+    must(w, clock_ns() - before >= 140 * MS);
+    reap(w, pid);
+
+    /* reading needs no lock */
+    pid = meddle(w, "BEGIN IMMEDIATE; UPDATE collections SET name = 'changed'", 100);
+    same_str(w, collection_of(w, &c.id).name, "c");
+    reap(w, pid);
+
+    /* no longer than the caller has time */
+    pid = meddle(w, "BEGIN IMMEDIATE", 400);
+    fiber_set_deadline(fiber_self(), clock_ns() + 50 * MS);
+    struct store_document_new in = new_document(&c, "too late");
+    struct store_document out;
+    enum store_created what;
+    struct store_job job;
+    fails(w, ERR_DEADLINE, GET(w, document_create, &in, &out, &what, &job));
+    fiber_set_deadline(fiber_self(), 0);
+    reap(w, pid);
+    a_document(w, &c, "after"); /* what was given up has not happened, now or later */
+    same(w, collection_of(w, &c.id).documents, 2);
+}
+
+static void refuses_schemas(struct world *w)
+{
+    static const struct {
+        const char *sql, *undo, *says;
+    } cases[] = {
+        {"INSERT INTO schema_migrations VALUES (2, '0002_x', x'00', 1), (3, '0003_x', x'00', 1)",
+         "DELETE FROM schema_migrations WHERE number > 1", "newer"},
+        {"UPDATE schema_migrations SET checksum = x'00'", NULL, "not what this release made"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        quick(w, cases[i].sql);
+        fails(w, ERR_NOT_READY, DO(w, check));
+        must(w, strstr(w->e.msg, cases[i].says));
+        store_close(w->s);
+        reopen(w); /* the worker lives and says why it cannot work */
+        struct store_collection c;
+        fails(w, ERR_NOT_READY, GET(w, collection_by_name, STR("x"), &c));
+        must(w, strstr(w->e.msg, cases[i].says));
+        store_close(w->s);
+        if (cases[i].undo)
+            quick(w, cases[i].undo);
+        reopen(w);
+    }
+}
+
+/* One release ahead is fine: it has only added. */
+static void works_on_the_next_schema(struct world *w)
+{
+    quick(w, "INSERT INTO schema_migrations VALUES (2, '0002_x', x'00', 1)");
+    ok(w, DO(w, check));
+    store_close(w->s);
+    reopen(w);
+    a_collection(w, "c");
+}
+
+static void refuses_other_files(struct world *w)
+{
+    struct store_collection c;
+    store_close(w->s);
+    must(w, unlink(file(w)) == 0);
+    quick(w, "CREATE TABLE addresses (x)");
+    reopen(w);
+    fails(w, ERR_NOT_READY, GET(w, collection_by_name, STR("x"), &c));
+    must(w, strstr(w->e.msg, "another program"));
+    store_close(w->s);
+
+    int fd = open(file(w), O_WRONLY | O_TRUNC);
+    must(w,
+         fd >= 0 && write(fd, "this is a text file, and a long one at that, so that it cannot be a header", 70) == 70);
+    close(fd);
+    reopen(w);
+    fails(w, ERR_NOT_READY, GET(w, collection_by_name, STR("x"), &c));
+    must(w, strstr(w->e.msg, "no SQLite database"));
+}
+
+/* A directory where the file should be: says which path, whose it is, and heals once it is mended. */
+static void says_what_is_wrong_with_the_path(struct world *w)
+{
+    struct store_collection c;
+    struct config *cfg = config_for(arena_printf(&w->a, "sqlite:%s/other/ragd.db", w->dir).p, NULL);
+    char *path = arena_strdup(&w->a, arena_printf(&w->a, "%s/other/ragd.db", w->dir).p);
+    store_close(w->s);
+    must(w, mkdir(arena_printf(&w->a, "%s/other", w->dir).p, 0750) == 0 && mkdir(path, 0750) == 0);
+    ok(w, store_open(cfg, &w->s, &w->e));
+    fails(w, ERR_NOT_READY, GET(w, collection_by_name, STR("x"), &c));
+    must(w, strstr(w->e.log, path) && strstr(w->e.log, "uid") && strstr(w->e.log, "mode 0750"));
+    must(w, !strstr(w->e.msg, path)); /* not for clients */
+    must(w, rmdir(path) == 0);
+    int64_t give_up = clock_ns() + 20 * SEC;
+    while (STORE_CALL(w->s, check, &w->e) < 0) {
+        must(w, clock_ns() < give_up);
+        must(w, fiber_sleep(20 * MS) == 0);
+    }
+    a_collection(w, "c");
+    config_free(cfg);
+}
+
+/* A queue as long as the bound: the next call is refused at once, and nothing is lost of the others. */
+static struct uuid crowded;
+static int refused;
+
+static int create_or_refuse(struct world *w, int i, struct arena *a, struct err *e)
+{
+    struct store_collection c = {.id = crowded};
+    struct store_document_new in = new_document(&c, arena_printf(a, "text %d", i).p);
+    struct store_document out;
+    enum store_created what;
+    struct store_job job;
+    int rc = STORE_CALL(w->s, document_create, a, &in, &out, &what, &job, e);
+    if (rc < 0 && e->code == ERR_OVERLOADED) {
+        refused++;
+        return 0;
+    }
+    return rc;
+}
+
+static void bounded_queue(struct world *w)
+{
+    store_close(w->s);
+    struct config *cfg = config_for(w->url, "database.max_queue=10");
+    ok(w, store_open(cfg, &w->s, &w->e));
+    crowded = a_collection(w, "c").id;
+    refused = 0;
+    in_parallel(w, 25, create_or_refuse);
+    same(w, refused, 15);
+    same(w, collection_of(w, &crowded).documents, 10);
+    store_close(w->s);
+    config_free(cfg);
+    reopen(w);
+}
+
+int main(int argc, char **argv)
+{
+    struct contract_test tests[] = {
+        TEST(opened_well),
+        TEST(waits_for_a_lock),
+        TEST(refuses_schemas),
+        TEST(works_on_the_next_schema),
+        TEST(refuses_other_files),
+        TEST(bounded_queue),
+        TEST(says_what_is_wrong_with_the_path),
+    };
+    return sqlite_main("sqlite", tests, sizeof tests / sizeof *tests, argc, argv);
+}
