@@ -121,7 +121,7 @@ def pgbench(cluster, database, script, clients, seconds, each=1):
          "-f", script, "-h", str(cluster.dir), "-p", str(cluster.port), "-U", "postgres", database],
         capture_output=True, text=True, timeout=seconds + 60)  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"pgbench: {done.stdout}{done.stderr}")
+        raise RuntimeError(f"pgbench: {done.stdout}{done.stderr[:1000]}")
     rate = float(re.search(r"tps = ([\d.]+) \(without", done.stdout).group(1)) * each
     time.sleep(0.1)  # the postmaster reaps its backends, whose CPU time is asked for
     return {"rate": rate, "p50": float(re.search(r"latency average = ([\d.]+)", done.stdout).group(1)), "errors": 0,

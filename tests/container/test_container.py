@@ -166,7 +166,9 @@ def test_serves_searches_stops_and_keeps_its_data(image, volume):
     keep = ("--volume", f"{volume}:/app/data")
     with Container(image, *keep) as c, c.wait_healthy() as http:
         assert http.get("/readyz").json()["status"] == "ready"
-        collection = http.post("/api/v1/collections", json={"name": "handbook"}).json()["id"]
+        made = http.post("/api/v1/collections", json={"name": "handbook"})
+        assert made.status_code == 201, made.text + c.logs()
+        collection = made.json()["id"]
         text = "# Kettles\n\nDescale the kettle with citric acid every month.\n"
         made = http.post(f"/api/v1/collections/{collection}/documents",
                          files={"file": ("kettle.md", text.encode(), "text/markdown")})
