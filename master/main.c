@@ -312,7 +312,7 @@ static int run_check(struct line *line)
         code = EXIT_CONFIG;
     } else {
         config_warnings(cfg, &b);
-        fwrite(b.p, 1, b.n, stderr);
+        fprintf(stderr, STR_FMT, STR_ARG(buf_view(&b)));
         printf("the configuration is good\n");
     }
     buf_fini(&b);
