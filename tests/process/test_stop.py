@@ -138,3 +138,21 @@ def test_stop_command_through_the_pidfile():
         assert not pidfile.exists()
         assert r.wait_exit() == 0
         assert r.cli("stop").returncode == 1
+
+
+def test_a_connection_made_just_before_the_stop_is_still_served():
+    """Accepted, but its request is still on the way: nothing tells the client that it may not send it."""
+
+    def connections():
+        return sum(w["connections"] for w in r.status()["workers"])
+
+    with Ragd() as r:
+        before = connections()
+        with r.connect() as s:
+            wait_for(lambda: connections() == before + 1, "the connection to be accepted")
+            r.send(signal.SIGTERM)
+            wait_for(lambda: fetch(f"{r.url}/livez", 1) == "ConnectionRefusedError", "the drain")
+            s.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = s.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and b"connection: close\r\n" in answer.lower()
+            assert r.wait_exit() == 0

@@ -74,6 +74,7 @@ void conn_accepted(void *arg, int fd, const struct net_addr *peer)
     c->x = NULL;
     c->parser = (struct parser){0};
     c->state = CONN_IDLE;
+    c->fresh = true;
     c->close = c->linger = false;
     restart_list(c, LIST_IDLE);
 }
@@ -187,6 +188,7 @@ static void reject(struct exchange *x)
 static void exchange_start(struct http_conn *c, struct exchange *x)
 {
     c->x = x;
+    c->fresh = false;
     set_state(c, CONN_BUSY);
     if (!fiber_spawn("request", exchange_run, x)) {
         err_set(&x->error, ERR_OVERLOADED, "too many requests are being worked on");
@@ -398,9 +400,12 @@ void conn_expired(void *arg, struct timeout *t, int list)
 
 void conn_drain(struct http_conn *c)
 {
-    if (c->state == CONN_IDLE && !net_peek(&c->net))
-        conn_close(c);
-    else if (c->x && c->x->waiting == WAIT_EVENT)
+    if (c->state == CONN_IDLE && !net_peek(&c->net)) {
+        if (c->fresh) /* closing now would lose a request that was sent right after the connection was made */
+            set_list(c, LIST_FRESH);
+        else
+            conn_close(c);
+    } else if (c->x && c->x->waiting == WAIT_EVENT)
         fiber_wake(c->x->fiber);
 }
 

@@ -30,6 +30,7 @@ enum conn_list {
     LIST_HALF_CLOSED, /* the client has finished sending and waits, or is gone → canceled */
     LIST_LINGER,      /* → closed */
     LIST_BUSY,        /* no limit: the request has its own deadline */
+    LIST_FRESH,       /* a drain found it accepted and silent: its request may be on the way; then closed */
     LIST_AGAIN,       /* no limit: has input and gets its turn in the next round */
     LISTS
 };
@@ -42,6 +43,7 @@ struct http_conn {
         struct loop_dead dead; /* when CLOSED */
     };
     uint8_t state, list;
+    bool fresh;  /* no request has come yet */
     bool close;  /* after what is queued */
     bool linger; /* the client may still be sending a body that nobody wants */
 };

@@ -2,7 +2,7 @@
 #include "common/clock.h"
 #include <stdlib.h>
 
-enum { POOL_MAX = 256, KEEP_BUF = 64 * 1024, HALF_CLOSED_MS = 2000, LINGER_MS = 10000 };
+enum { POOL_MAX = 256, KEEP_BUF = 64 * 1024, HALF_CLOSED_MS = 2000, LINGER_MS = 10000, FRESH_MS = 2000 };
 
 static struct http_server *self;
 
@@ -81,6 +81,8 @@ static void lists_init(struct http_server *s, const struct config *cfg)
     s->lists[LIST_WRITE].limit_ns = cfg->http_write_timeout * MS;
     s->lists[LIST_HALF_CLOSED].limit_ns = HALF_CLOSED_MS * MS;
     s->lists[LIST_LINGER].limit_ns = LINGER_MS * MS;
+    int64_t fresh = cfg->server_graceful_timeout / 4;
+    s->lists[LIST_FRESH].limit_ns = (fresh > FRESH_MS ? FRESH_MS : fresh > 0 ? fresh : 1) * MS;
     timeouts_init(&s->timeouts, s->lists, LISTS, conn_expired, s);
 }
 
