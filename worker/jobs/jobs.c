@@ -4,6 +4,7 @@
 #include "common/scoreboard.h"
 #include <errno.h>
 #include <event2/event.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -40,6 +41,7 @@ struct run {
 };
 
 enum { REPORT_EVERY = 200, RENEW_EVERY = 2000 };     /* ms; a cancellation is noticed as late as that */
+enum { LARGE = 1 << 20 };                            /* bytes of a try's arena */
 static const int64_t RETRY_MAX_US = 600 * 1000000LL; /* longest delay before another try */
 static const int64_t END_RETRY_NS = 60 * SEC, END_PAUSE_NS = SEC / 2; /* for saying how a try ended */
 
@@ -54,8 +56,11 @@ static void run_unref(struct run *run)
 {
     if (--run->refs > 0)
         return;
+    bool large = arena_size(&run->arena) > LARGE;
     arena_fini(&run->arena);
     free(run);
+    if (large) /* what a large document took is not needed for the next: the worker's memory must not be its largest's */
+        malloc_trim(0);
 }
 
 suspends static int renew(struct run *run, struct err *e)
