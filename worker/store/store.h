@@ -316,6 +316,9 @@ struct store_ops {
     /* `fn(arg)` is called, from the loop, when some other process may have queued a job. NULL: the product cannot tell. */
     void (*jobs_watch)(struct store *, void (*fn)(void *arg), void *arg);
 
+    /* `fn(arg)` is called when a process of another machine may have queued a job. NULL: there are no such machines. */
+    void (*on_job)(struct store *, void (*fn)(void *arg), void *arg);
+
     /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
     suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in, bool *mine,
                                       struct store_idempotency *out, struct err *);
