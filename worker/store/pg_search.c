@@ -266,9 +266,15 @@ static suspends int commit(struct store *st, struct arena *a, const struct uuid 
     struct pg_args args;
     struct pg_rows r;
     struct pg_array texts;
-    if (pg_job_get(st, a, job, &j, e) < 0 || pg_document_get(st, a, &j.document, &d, e) < 0 ||
-        pg_collection_get(st, a, &d.collection, &c, e) < 0)
+    struct err why;
+    if (pg_job_get(st, a, job, &j, &why) < 0 || pg_document_get(st, a, &j.document, &d, &why) < 0 ||
+        pg_collection_get(st, a, &d.collection, &c, &why) < 0) {
+        if (why.code == ERR_NOT_FOUND) /* whoever deleted the document has ended the job */
+            return err_set(e, ERR_CONFLICT, "The lease of the job is lost");
+        if (e)
+            *e = why;
         return -1;
+    }
     pg_args_init(&args, a);
     pg_arg_uuid(&args, job);
     pg_arg_uuid(&args, owner);
@@ -284,7 +290,7 @@ static suspends int commit(struct store *st, struct arena *a, const struct uuid 
         return -1;
     switch (pg_i64(&r, 0, 0)) {
     case 0: return 0;
-    case -1: return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
+    case -1:
     case -3: return err_set(e, ERR_CONFLICT, "The lease of the job is lost");
     default: return err_set(e, ERR_CONFLICT, "The document has changed meanwhile: it is indexed again");
     }
