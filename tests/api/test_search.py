@@ -1,0 +1,165 @@
+"""Search: ranking, filters, paging, highlights, explain, grouping, languages."""
+
+import pytest
+
+from apitest import NO_ID
+
+DOCUMENTS = [
+    ("The river Rhine flows through Basel and Cologne. A river of trade.", {"title": "Rhine", "metadata": {"n": 1, "kind": "river"}, "tags": ["a"]}),
+    ("The Danube is a river that flows east through Vienna and Budapest.", {"title": "Danube", "metadata": {"n": 2, "kind": "river"}}),
+    ("Mount Everest is the highest mountain above sea level.", {"title": "Everest", "metadata": {"n": 3, "kind": "mountain"}}),
+    ("Lake Constance lies on the Rhine.", {"title": "Lake", "metadata": {"n": 4, "kind": "lake"}}),
+    ("東京は日本の首都であり、世界最大の都市の一つです。", {"title": "Tokyo", "language": "none"}),
+    ("北京是中华人民共和国的首都。", {"title": "Beijing", "language": "none"}),
+    ("Крокодил живёт в реке Нил.", {"title": "Nile"}),
+    ("Café Müller serves naïve résumés.", {"title": "Cafe"}),
+]
+
+
+@pytest.fixture(scope="module")
+def library(api):
+    c = api.collection()
+    for text, members in DOCUMENTS:
+        api.ready(c, text, **members)
+    return c
+
+
+def titles(result):
+    return [hit["title"] for hit in result["hits"]]
+
+
+def test_best_first(api, library):
+    result = api.search("river", library)
+    assert titles(result) == ["Rhine", "Danube"]
+    assert result["total_estimate"] == 2 and result["degraded"] == [] and result["truncated"] is False
+    scores = [hit["score"] for hit in result["hits"]]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > 0
+    first = result["hits"][0]
+    assert first["text"].startswith("The river Rhine") and first["metadata"] == {"n": 1, "kind": "river"} and first["tags"] == ["a"]
+    assert first["scores"]["ranks"]["lexical"] == 1 and first["span"]["char_start"] == 0
+    chunk = api.get(f"/api/v1/documents/{first['document_id']}/chunks/{first['chunk_id']}").json()
+    assert chunk["text"] == first["text"] and chunk["sha256"] == first["sha256"]
+
+
+def test_words_are_folded_and_stemmed(api, library):
+    assert titles(api.search("RIVERS flowing", library)) == titles(api.search("river flows", library))
+    assert titles(api.search("cafe naive resumes", library)) == ["Cafe"]
+    assert titles(api.search("mountains", library)) == ["Everest"]
+
+
+@pytest.mark.parametrize("query, expected", [("首都", {"Tokyo", "Beijing"}), ("東京", {"Tokyo"}), ("中华人民", {"Beijing"}), ("日本の都市", {"Tokyo"}),
+                                             ("крокодил", {"Nile"})])  # fmt: skip
+def test_other_scripts(api, library, query, expected):
+    assert set(titles(api.search(query, library))) == expected
+
+
+def test_nothing_found(api, library):
+    result = api.search("zebra", library)
+    assert result["hits"] == [] and result["total_estimate"] == 0
+    assert api.search("!!! ???", library)["hits"] == []
+
+
+def test_filters(api, library):
+    def found(filter, query="the river mountain lake rhine"):
+        return set(titles(api.search(query, library, filter=filter)))
+
+    assert found({"type": "eq", "key": "kind", "value": "river"}) == {"Rhine", "Danube"}
+    assert found({"type": "gt", "key": "n", "value": 2}) == {"Everest", "Lake"}
+    assert found({"type": "or", "filters": [{"type": "eq", "key": "n", "value": 1}, {"type": "eq", "key": "n", "value": 4}]}) == {"Rhine", "Lake"}
+    assert found({"type": "nin", "key": "kind", "value": ["river", "mountain"]}, "lake rhine river") == {"Lake"}
+    assert found({"type": "eq", "key": "kind", "value": "desert"}) == set()
+
+
+def test_paging_gives_every_hit_once(api, collection):
+    for i in range(25):
+        api.add(collection, f"paged passage {'very ' * (i % 7)}number {i}")
+    documents = api.get(api.path(collection, "/documents?limit=50")).json()["data"]
+    for d in documents:
+        api.settled(d)
+    whole = [hit["chunk_id"] for offset in (0, 20) for hit in api.search("passage", collection, top_k=20, offset=offset)["hits"]]
+    pieces = [hit["chunk_id"] for offset in range(0, 28, 4) for hit in api.search("passage", collection, top_k=4, offset=offset)["hits"]]
+    assert len(set(whole)) == 25 and pieces == whole
+    assert api.search("passage", collection, offset=25)["hits"] == []
+
+
+def test_highlights_are_spans_of_characters(api, library):
+    for query, title, words in [("river rhine", "Rhine", {"river", "Rhine"}), ("首都", "Tokyo", {"首都"}), ("naive", "Cafe", {"naïve"})]:
+        hit = next(h for h in api.search(query, library, highlight=True)["hits"] if h["title"] == title)
+        marked = {hit["text"][start:end] for start, end in hit["highlights"]}
+        assert marked == words
+        assert hit["highlights"] == sorted(hit["highlights"])
+    assert "highlights" not in api.search("river", library)["hits"][0]
+
+
+def test_explanations(api, library):
+    hit = api.search("river", library, explain=True)["hits"][0]
+    assert hit["explain"]["terms"][0]["tf"] == 2
+    assert abs(sum(t["contribution"] for t in hit["explain"]["terms"]) - hit["scores"]["bm25"]) < 1e-9
+    assert "explain" not in api.search("river", library)["hits"][0]
+
+
+def test_grouping_by_document(api, collection):
+    text = "\n\n".join(f"The word albatross stands in paragraph {i}, with much other text around it to fill a chunk." * 20 for i in range(10))
+    document = api.ready(collection, text, title="long")
+    api.ready(collection, "One more albatross.", title="short")
+    assert document["chunks"] > 1
+    assert len(api.search("albatross", collection, top_k=20)["hits"]) > 2
+    grouped = api.search("albatross", collection, top_k=20, group_by="document")["hits"]
+    assert sorted(h["title"] for h in grouped) == ["long", "short"]
+
+
+def test_min_score(api, library):
+    best = api.search("river rhine", library)["hits"]
+    cut = api.search("river rhine", library, min_score=best[0]["score"] - 1e-9)["hits"]
+    assert [h["chunk_id"] for h in cut] == [best[0]["chunk_id"]]
+
+
+def test_collections_are_separate_and_named_by_id_or_name(api, library, collection):
+    api.ready(collection, "another river here", title="Other")
+    assert titles(api.search("river", collection)) == ["Other"]
+    assert set(titles(api.search("river", library, collection))) == {"Rhine", "Danube", "Other"}
+    body = {"query": "river", "collections": [collection["name"]], "mode": "lexical"}
+    assert titles(api.post("/api/v1/search", json=body).json()) == ["Other"]
+
+
+def test_hybrid_without_an_embedder_says_so(api, library):
+    body = {"query": "river", "collections": [library["id"]]}
+    result = api.post("/api/v1/search", json=body).json()
+    assert result["degraded"] == ["vectors"] and titles(result) == ["Rhine", "Danube"]
+
+
+def test_changes_show_at_once(api, collection):
+    document = api.ready(collection, "the okapi is an animal", metadata={"a": 1})
+    assert api.search("okapi", collection)["hits"][0]["metadata"] == {"a": 1}
+    api.patch(f"/api/v1/documents/{document['id']}", json={"metadata": {"a": 2}})
+    assert api.search("okapi", collection, filter={"type": "eq", "key": "a", "value": 2})["total_estimate"] == 1
+    api.delete(f"/api/v1/documents/{document['id']}")
+    assert api.search("okapi", collection)["hits"] == []
+
+
+@pytest.mark.parametrize(
+    "body, pointer",
+    [
+        ({}, "/query"),
+        ({"query": ""}, "/query"),
+        ({"query": "x" * 8193}, "/query"),
+        ({"query": "x", "top_k": 0}, "/top_k"),
+        ({"query": "x", "top_k": 21}, "/top_k"),
+        ({"query": "x", "top_k": 1.5}, "/top_k"),
+        ({"query": "x", "offset": -1}, "/offset"),
+        ({"query": "x", "mode": "magic"}, "/mode"),
+        ({"query": "x", "mode": "vector"}, "/mode"),
+        ({"query": "x", "group_by": "page"}, "/group_by"),
+        ({"query": "x", "collections": [1]}, "/collections/0"),
+        ({"query": "x", "filter": {"type": "eq"}}, None),
+        ({"query": "x", "filter": {"type": "and", "filters": [{"type": "gt", "key": "a", "value": True}]}}, None),
+        ({"query": "x", "fitler": {}}, "/fitler"),
+    ],
+)
+def test_bad_searches(api, body, pointer):
+    api.problem(api.post("/api/v1/search", json=body), 422, "validation", pointer)
+
+
+def test_unknown_collections(api):
+    for which in (NO_ID, "no such"):
+        api.problem(api.post("/api/v1/search", json={"query": "x", "collections": [which]}), 404, "not_found")
