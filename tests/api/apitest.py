@@ -49,7 +49,7 @@ class Api:
     def check(self, method, response):
         if response.status_code >= 400 and response.headers.get("content-type") == "application/problem+json":
             return self.validate(response.json(), "Problem")
-        template = self.template(response.url.path)
+        template = self.template(response.url.raw_path.decode().partition("?")[0])
         answers = self.openapi["paths"][template][method.lower()]["responses"]
         answer = answers.get(str(response.status_code))
         assert answer, f"{method} {template} answers {response.status_code}, the document knows {list(answers)}"

@@ -92,7 +92,7 @@ def test_failed_jobs_can_be_retried(api, collection):
 @pytest.fixture(scope="module")
 def idle():
     """A server without ingest workers: what is queued stays queued."""
-    with Ragd({"ingest": {"workers": 0}}) as ragd:
+    with Ragd(args=["--role", "http"]) as ragd:
         yield ragd
 
 

@@ -188,7 +188,6 @@ suspends static int take_line(struct import *im, struct str text, struct err *e)
             return -1;
     struct line *l = line_new(im, text.n);
     l->upload.doc.collection = im->collection;
-    l->upload.doc.by_external_id = true;
     if (json_parse_object(&l->arena, text, (int)im->r->cfg->limits_json_depth, &object, &why) ||
         upload_from_json(im->r, &l->arena, object, &l->upload, &why)) {
         answer(l, "error", NULL, &why);

@@ -39,11 +39,11 @@ static int read_members(struct request *r, struct arena *a, json_t *object, bool
     for (size_t i = 0; on_duplicate.p && i < COUNT(policies); i++)
         if (str_eqz(on_duplicate, policies[i])) {
             d->on_duplicate = (enum store_duplicate)i;
+            u->policy_given = true;
             return 0;
         }
     if (on_duplicate.p)
         return err_at(e, "/on_duplicate", "'on_duplicate' must be skip, link, version or reject");
-    d->on_duplicate = d->by_external_id ? DUP_LINK : DUP_SKIP;
     return 0;
 }
 
@@ -257,6 +257,8 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
     void *scratch = u->spool && u->spool->fd >= 0 ? arena_alloc(a, STORE_PART) : NULL;
     int failed = -1;
     assert(u->doc.bytes > 0);
+    if (!u->policy_given)
+        u->doc.on_duplicate = u->doc.by_external_id ? DUP_LINK : DUP_SKIP;
     if (small) {
         if (part_of(u, 0, scratch, &u->doc.inline_bytes, e))
             return -1;

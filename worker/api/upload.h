@@ -9,12 +9,13 @@ struct upload {
     struct store_document_new doc;
     struct spool *spool; /* the bytes, if they are not in `text` */
     struct str text;
+    bool policy_given; /* on_duplicate; else skip, and link where an external id tells documents apart */
 };
 
 /* {"text", …}. Everything lives in `a`, and `object` as long. Does not wait: hashing is for upload_store(). */
 must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct upload *out, struct err *e);
 /* The body of `r`. */
 suspends must_use int upload_from_multipart(struct request *r, struct upload *out, struct err *e);
-/* Fills in collection and external id policy beforehand: out->doc.collection, by_external_id, if_version. */
+/* The caller has set collection, by_external_id and if_version in u->doc. */
 suspends must_use int upload_store(struct request *r, struct arena *a, struct upload *u, struct store_document *d,
                                    enum store_created *what, struct store_job *job, struct err *e);

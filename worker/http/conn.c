@@ -305,11 +305,19 @@ void conn_again(evutil_socket_t fd, short what, void *arg)
 
 /* ---- events ---- */
 
+static void wake(struct exchange *x, enum exchange_wait what)
+{
+    if (x->waiter[what])
+        fiber_wake(x->waiter[what]);
+}
+
 /* While a fiber works: either it waits for this input, or something happens that it should know. */
 static void busy_readable(struct http_conn *c)
 {
-    if (c->x && c->x->waiting == WAIT_INPUT) {
-        fiber_wake(c->x->fiber);
+    if (c->x && c->x->waiter[WAIT_INPUT]) {
+        if (c->list == LIST_WRITE)
+            restart_list(c, LIST_WRITE); /* who still sends may read his answers later */
+        wake(c->x, WAIT_INPUT);
         return;
     }
     if (net_peek(&c->net)) {
@@ -320,8 +328,8 @@ static void busy_readable(struct http_conn *c)
         /* A client that only shut down its sending side looks like one that is gone. It gets its answer if that comes
          * soon; if a reply is on its way, a reset will tell. */
         net_pause(&c->net);
-        if (c->x && c->x->waiting == WAIT_EVENT)
-            fiber_wake(c->x->fiber);
+        if (c->x && c->x->waiter[WAIT_EVENT])
+            wake(c->x, WAIT_EVENT);
         else if (c->x && c->x->reply.phase < REPLY_STREAM)
             set_list(c, LIST_HALF_CLOSED);
     }
@@ -354,9 +362,8 @@ static void on_drained(struct net_conn *n)
         if (n->broken)
             conn_abort(c);
         else if (c->list == LIST_WRITE)
-            set_list(c, LIST_BUSY);
-        if (c->x->waiting == WAIT_OUTPUT)
-            fiber_wake(c->x->fiber);
+            restart_list(c, c->x->waiter[WAIT_INPUT] ? LIST_BODY : LIST_BUSY);
+        wake(c->x, WAIT_OUTPUT);
     } else if (c->state == CONN_FLUSH) {
         after_exchange(c, !c->close && !server()->draining);
     }
@@ -367,8 +374,8 @@ static void on_wrote(struct net_conn *n)
     struct http_conn *c = conn_of(n);
     if (c->list == LIST_WRITE)
         restart_list(c, LIST_WRITE);
-    if (c->x && c->x->waiting == WAIT_OUTPUT)
-        fiber_wake(c->x->fiber);
+    if (c->x)
+        wake(c->x, WAIT_OUTPUT);
 }
 
 void conn_expired(void *arg, struct timeout *t, int list)
@@ -385,7 +392,7 @@ void conn_expired(void *arg, struct timeout *t, int list)
     case LIST_BODY:
         restart_list(c, LIST_BUSY);
         c->x->timed_out = true;
-        fiber_wake(c->x->fiber);
+        wake(c->x, WAIT_INPUT);
         return;
     case LIST_HALF_CLOSED:
     case LIST_WRITE:
@@ -405,8 +412,9 @@ void conn_drain(struct http_conn *c)
             set_list(c, LIST_FRESH);
         else
             conn_close(c);
-    } else if (c->x && c->x->waiting == WAIT_EVENT)
-        fiber_wake(c->x->fiber);
+    } else if (c->x) {
+        wake(c->x, WAIT_EVENT);
+    }
 }
 
 /* ---- for body.c and reply.c ---- */
@@ -423,9 +431,9 @@ suspends int conn_wait(struct exchange *x, enum exchange_wait what, const char *
     struct fiber *f = fiber_self();
     int64_t deadline = fiber_deadline(f), from = clock_ns();
     int rc = fiber_check();
-    assert(f && !x->waiting);
+    assert(f && !x->waiter[what]);
     if (rc == 0 && !c->net.broken) {
-        x->waiting = what;
+        x->waiter[what] = f;
         if (what == WAIT_INPUT && c->list != LIST_WRITE)
             restart_list(c, LIST_BODY);
         if (what != WAIT_OUTPUT)
@@ -433,15 +441,15 @@ suspends int conn_wait(struct exchange *x, enum exchange_wait what, const char *
         fiber_set_deadline(f, 0);
         rc = fiber_park(why);
         fiber_set_deadline(f, deadline ? deadline + (clock_ns() - from) : 0);
-        x->waiting = WAIT_NONE;
-        if (c->list == LIST_BODY)
+        x->waiter[what] = NULL;
+        if (what == WAIT_INPUT && c->list == LIST_BODY)
             set_list(c, LIST_BUSY);
     }
     if (rc == -ETIMEDOUT)
         return err_set(e, ERR_DEADLINE, "the request took too long");
     if (rc || c->net.broken)
         return err_set(e, ERR_CANCELED, "the client is gone");
-    if (x->timed_out)
+    if (what == WAIT_INPUT && x->timed_out)
         return err_set(e, ERR_TIMEOUT, "the body did not arrive in time");
     return 0;
 }
@@ -452,12 +460,12 @@ suspends int conn_wait_until(struct exchange *x, int64_t ns, const char *why, st
     int64_t deadline = fiber_deadline(f);
     int rc = fiber_check();
     if (rc == 0) {
-        x->waiting = WAIT_EVENT;
+        x->waiter[WAIT_EVENT] = f;
         net_resume(&x->conn->net);
         fiber_set_deadline(f, ns);
         rc = fiber_park(why);
         fiber_set_deadline(f, deadline); /* takes the timeout back, too */
-        x->waiting = WAIT_NONE;
+        x->waiter[WAIT_EVENT] = NULL;
     }
     return rc == -ECANCELED ? err_set(e, ERR_CANCELED, "the client is gone") : 0;
 }

@@ -48,7 +48,7 @@ struct http_conn {
     bool linger; /* the client may still be sending a body that nobody wants */
 };
 
-enum exchange_wait { WAIT_NONE, WAIT_INPUT, WAIT_OUTPUT, WAIT_EVENT };
+enum exchange_wait { WAIT_INPUT, WAIT_OUTPUT, WAIT_EVENT, WAITS };
 enum chunk_state {
     CHUNK_SIZE,
     CHUNK_SIZE_MORE,
@@ -92,7 +92,7 @@ struct exchange {
     struct request r; /* first: r->priv points here as well */
     struct http_conn *conn;
     struct fiber *fiber;
-    enum exchange_wait waiting;
+    struct fiber *waiter[WAITS]; /* who waits for each, or NULL; most requests have one fiber only */
     bool timed_out;  /* LIST_BODY expired while the fiber waited */
     bool keep_alive; /* as far as request and errors decide */
     bool rejected;   /* `error` is answered without asking anybody */
@@ -136,7 +136,7 @@ static inline struct http_conn *conn_of_timeout(struct timeout *t)
 {
     return list_entry(t, struct http_conn, net.timeout);
 }
-/* Parks the exchange's fiber until the peer does what is waited for. Time spent so does not count against the request's
+/* Parks the calling fiber until the peer does what is waited for. Time spent so does not count against the request's
  * deadline: slowness of the peer has limits of its own. ERR_CANCELED, ERR_TIMEOUT, ERR_DEADLINE. */
 suspends must_use int conn_wait(struct exchange *x, enum exchange_wait what, const char *why, struct err *e);
 /* Parks until the absolute time, or until the client goes or the server drains. ERR_CANCELED when cancelled. */
