@@ -110,7 +110,7 @@ static int read_section(const struct reader *r, struct str section, const yaml_n
 {
     struct arena *a = &r->cfg->origin->arena;
     for (const yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
-        struct str name;
+        struct str name = STR("");
         if (member_name(r, map, p, &name, e))
             return -1;
         struct str full = arena_printf(a, STR_FMT "." STR_FMT, STR_ARG(section), STR_ARG(name));
@@ -153,7 +153,7 @@ static int read_document(const struct reader *r, const yaml_node_t *root, struct
         return -1;
     for (const yaml_node_pair_t *p = root->data.mapping.pairs.start; p < root->data.mapping.pairs.top; p++) {
         const yaml_node_t *value = yaml_document_get_node(r->doc, p->value);
-        struct str section;
+        struct str section = STR("");
         if (member_name(r, root, p, &section, e))
             return -1;
         char name[64];

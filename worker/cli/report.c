@@ -72,12 +72,13 @@ static void print_json(const struct report *r)
     static const char *const names[] = {"unfinished", "ready", "updated", "unchanged", "queued", "refused"};
     struct buf b = {0};
     struct json_out o = json_out(&b);
+    int64_t ms = (clock_ns() - r->start_ns) / MS;
     jo_begin(&o, '{');
     jo_member(&o, "collection"), jo_str(&o, r->collection);
     jo_member(&o, "files"), jo_i64(&o, (int64_t)r->walk->n);
     for (int i = OUTCOME_WAITING; i < OUTCOME_REFUSED; i++)
         jo_key(&o, str_of(names[i])), jo_i64(&o, (int64_t)r->count[i]);
-    jo_member(&o, "seconds"), jo_f64(&o, (double)((clock_ns() - r->start_ns) / MS) / 1000);
+    jo_member(&o, "seconds"), jo_f64(&o, (double)ms / 1000);
     jo_member(&o, "refused"), jo_begin(&o, '[');
     for (size_t i = 0; i < r->walk->n; i++) {
         if (r->item[i].outcome != OUTCOME_REFUSED)
