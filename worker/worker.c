@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -357,6 +358,7 @@ int worker_main(const struct heritage *h)
             close(h->listen[i].fd);
     scoreboard_attach(h->sb, h->slot);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    mallopt(M_ARENA_MAX, 1); /* helper threads are few; a heap for each would keep what its largest document took */
     set_state(WORKER_BOOTING);
     if (loop_init(&e)) {
         log_err(LOG_ERROR, "the worker cannot start", &e);

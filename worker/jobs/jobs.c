@@ -41,7 +41,7 @@ struct run {
 };
 
 enum { REPORT_EVERY = 200, RENEW_EVERY = 2000 };     /* ms; a cancellation is noticed as late as that */
-enum { LARGE = 1 << 20 };                            /* bytes of a try's arena */
+enum { LARGE = 256 * 1024 };                         /* bytes of a try's arena */
 static const int64_t RETRY_MAX_US = 600 * 1000000LL; /* longest delay before another try */
 static const int64_t END_RETRY_NS = 60 * SEC, END_PAUSE_NS = SEC / 2; /* for saying how a try ended */
 
