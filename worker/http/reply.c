@@ -172,8 +172,6 @@ static struct str head(struct exchange *x, int64_t length)
 {
     static struct buf b;
     struct reply *p = &x->reply;
-    if (!body_settle(x))
-        x->keep_alive = false;
     x->keep_alive &= !server()->draining;
     b.n = 0;
     status_line(&b, p->status);
@@ -212,6 +210,8 @@ static void send_built(struct exchange *x)
     struct net_conn *c = &x->conn->net;
     struct buf none = {0};
     bool no_body = bodyless(p->status);
+    if (!body_settle(x))
+        x->keep_alive = false;
     struct str h = head(x, no_body ? -1 : (int64_t)p->body.n);
     if (no_body || x->r.method == HTTP_HEAD) {
         net_write_buf(c, h, &none);
@@ -227,6 +227,8 @@ static void end_stream(struct exchange *x)
     struct reply *p = &x->reply;
     struct iovec end = {(char *)"0\r\n\r\n", 5};
     bool complete = p->left <= 0 || x->r.method == HTTP_HEAD;
+    if (!body_settle(x)) /* not before: a handler may read the body while it writes the reply */
+        x->keep_alive = false;
     if (complete && p->chunked && x->r.method != HTTP_HEAD)
         complete = net_write(&x->conn->net, &end, 1) == 0;
     if (!complete) /* the length was promised: only a cut connection tells that it was not kept */
