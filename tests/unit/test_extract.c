@@ -152,6 +152,7 @@ static void test_html(void **state)
              "p Loose text chart of the bay in a div\n");
     assert_true(str_eqz(title_of(sample("page.html"), "x"), "Tides & moorings"));
     assert_true(str_eqz(title_of(STR("<html><h1>Only <i>this</i></h1>"), "x"), "Only this"));
+    extracts(STR("<html><h2>Part<a class='headerlink' href='#p'>\xc2\xb6</a></h2>"), "", "", "text/html", "h2 Part\n");
     /* a page of navigation only is better than nothing */
     extracts(STR("<html><nav><a>Home</a></nav></html>"), "", "", "text/html", "p Home\n");
     /* found by its content, whatever it is called */

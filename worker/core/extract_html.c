@@ -122,6 +122,13 @@ static void set_title(struct walk *w, const GumboNode *title)
     }
 }
 
+/* The "¶" that generators of documentation put behind headings. */
+static bool permalink(const GumboNode *a)
+{
+    const GumboAttribute *class = gumbo_get_attribute(&a->v.element.attributes, "class");
+    return class && strstr(class->value, "headerlink");
+}
+
 /* False: its inside is not walked. */
 static bool enter(struct walk *w, struct frame *f)
 {
@@ -131,7 +138,7 @@ static bool enter(struct walk *w, struct frame *f)
     GumboTag tag = n->v.element.tag;
     enum html_role role = role_of(tag);
     const GumboAttribute *alt;
-    if (gumbo_get_attribute(&n->v.element.attributes, "hidden"))
+    if (gumbo_get_attribute(&n->v.element.attributes, "hidden") || (tag == GUMBO_TAG_A && permalink(n)))
         return false;
     switch (role) {
     case SKIPPED: return false;
