@@ -53,7 +53,8 @@ int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, stru
     }
     sb->magic = MAGIC;
     sb->version = VERSION;
-    sb->slots = slots;
+    sb->capacity = slots;
+    atomic_store(&sb->slots, slots);
     sb->start_ns = clock_ns();
     sb->start_wall_us = clock_wall_us();
     for (unsigned i = 0; i < slots; i++)
@@ -66,12 +67,12 @@ int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, stru
 void scoreboard_unmap(struct scoreboard *sb)
 {
     if (sb)
-        munmap(sb, size_of(sb->slots));
+        munmap(sb, size_of(sb->capacity));
 }
 
 void scoreboard_attach(struct scoreboard *sb, unsigned slot)
 {
-    assert(slot < sb->slots);
+    assert(slot < sb->capacity);
     self = sb;
     slot_self = &sb->slot[slot];
     /* Levels belong to the process, counts to the slot: a replacement starts at zero connections. */

@@ -80,7 +80,8 @@ enum death {
 };
 
 struct scoreboard {
-    uint32_t magic, version, slots, reserved;
+    uint32_t magic, version, capacity;
+    _Atomic uint32_t slots;          /* master: those that were ever taken; readers need not touch the others */
     int64_t start_ns, start_wall_us; /* of the master */
     _Atomic int draining;            /* master: 1 once the server stops; /readyz answers 503 */
     _Atomic uint32_t generation;     /* master: current one */

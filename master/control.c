@@ -214,6 +214,8 @@ static void execute(struct client *cl, const char *line, size_t n)
         answer(cl, json_pack("{s:b,s:s}", "ok", 0, "error", "expected one line of JSON: {\"cmd\":\"status\"}"));
     } else if (strcmp(cmd, "status") == 0) {
         answer(cl, status_json(m));
+    } else if (strcmp(cmd, "reload") == 0 && m->phase == MASTER_STOPPING) {
+        answer(cl, json_pack("{s:b,s:s}", "ok", 0, "error", "the server is stopping"));
     } else if (strcmp(cmd, "reload") == 0) {
         cl->waits_for = WAITS_RELOAD;
         reload_start(m);

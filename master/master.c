@@ -80,7 +80,7 @@ static void tick(struct master *m)
         log_error("no worker has ever become ready, and each has failed three times: giving up");
         m->exit_code = EXIT_NO_BOOT;
         master_stop(m, true);
-    } else if (!m->announced) {
+    } else {
         announce(m);
     }
     control_tick(m->control);
@@ -152,22 +152,37 @@ static void on_signals(struct master *m)
             log_info("signal %s has no effect on this version", sigabbrev_np(number));
 }
 
+/* During a reload both generations serve. */
+static int ready(const struct master *m, enum role role)
+{
+    int n = crew_count(m, m->gen, role, true);
+    return m->phase == MASTER_RELOADING ? n + crew_count(m, m->reload.next, role, true) : n;
+}
+
 bool master_degraded(const struct master *m)
 {
     for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++)
-        if (m->gen->target[role] > 0 && crew_count(m, m->gen, role, true) == 0)
+        if (m->gen->target[role] > 0 && ready(m, role) == 0)
             return true;
     return false;
 }
 
+/* Says when the server can serve, for the first time, not any more, and again. */
 static void announce(struct master *m)
 {
-    if (master_degraded(m))
+    bool degraded = master_degraded(m);
+    if (m->announced ? degraded == m->degraded : degraded)
         return;
+    if (!m->announced)
+        log_info("ready after %lld ms", (long long)((clock_ns() - m->start_ns) / MS));
+    else if (degraded)
+        log_warn("degraded: no %s worker is ready", ready(m, ROLE_HTTP) || !m->args.http ? "ingest" : "http");
+    else
+        log_info("not degraded any more");
     m->announced = true;
-    log_info("ready after %lld ms", (long long)((clock_ns() - m->start_ns) / MS));
-    notify_send("READY=1\nSTATUS=%d http and %d ingest workers", m->gen->target[ROLE_HTTP],
-                m->gen->target[ROLE_INGEST]);
+    m->degraded = degraded;
+    notify_send("%sSTATUS=%s%d http and %d ingest workers", degraded ? "" : "READY=1\n", degraded ? "degraded; " : "",
+                m->gen->target[ROLE_HTTP], m->gen->target[ROLE_INGEST]);
 }
 
 /* -- stopping: TERM waits, then drains; QUIT and INT end the waiting and the draining */
@@ -311,6 +326,7 @@ static int open_shared(struct master *m, struct err *e)
         slots = SCORE_SLOTS_MAX;
     if (scoreboard_create(&m->sb, &m->sb_fd, slots, e) != 0 || crew_init(&m->crew, slots, e) != 0)
         return -1;
+    atomic_store(&m->sb->slots, 0); /* grows with the forks */
     atomic_store(&m->sb->generation, m->gen->number);
     m->jobs_fd = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
     if (m->jobs_fd < 0)

@@ -89,6 +89,7 @@ struct master {
     int64_t start_ns, tick_ns, tick_due_ns;
     bool was_ready; /* some worker has been READY since the start */
     bool announced; /* enough workers were READY to say so */
+    bool degraded;  /* and later were not, which was said, too */
     bool done;
     int exit_code;
     unsigned killed; /* workers that had to be killed during the stop */

@@ -256,6 +256,8 @@ static void fork_worker(struct master *m, struct worker *w, int64_t now)
     atomic_store(&s->ready_ns, 0);
     atomic_store(&s->beat_ns, 0);
     atomic_store(&s->state, WORKER_FORKED);
+    if (atomic_load(&m->sb->slots) <= w->slot)
+        atomic_store(&m->sb->slots, w->slot + 1);
     pid_t pid = fork();
     if (pid == 0)
         child_run(m, w); /* does not return */

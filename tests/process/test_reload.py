@@ -74,6 +74,19 @@ def test_new_workers_take_over_without_a_lost_request():
         assert len(pids(r)) == 2 and not set(pids(r)) & set(before)
 
 
+def test_reload_of_ingest_workers_alone():
+    r = Ragd(args=["--role", "ingest"])
+    try:
+        r.spawn()
+        r.wait_log("ready after")
+        before = r.workers()
+        assert "1 ingest workers" in hup(r)
+        wait_for(lambda: pids(r, "ingest") and pids(r, "ingest") != before, "the new worker")
+        assert r.stop() == 0
+    finally:
+        r.close()
+
+
 def test_worker_counts_are_applied():
     with Ragd({"server": {"workers": 4}, "ingest": {"workers": 1}}) as r:
         for count, ingest in ((2, 2), (6, 1)):
