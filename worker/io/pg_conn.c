@@ -110,18 +110,17 @@ static suspends int find_targets(struct pg *pg, struct targets *t, struct err *e
 {
     struct str hosts[ADDRESSES_MAX], ports[ADDRESSES_MAX];
     struct str rest = str_of(option(pg->url, "host")), port_rest = str_of(option(pg->url, "port"));
-    int n = 0, rc = -1;
+    int n = 0, rc = -1, first = pg->attempt++; /* read once: others connect while names are looked up */
     bool one_port = !memchr(port_rest.p ? port_rest.p : "", ',', port_rest.n);
     for (struct str all = port_rest; n == 0 || (rest.n && n < ADDRESSES_MAX); n++) {
         hosts[n] = str_cut(&rest, ',');
         ports[n] = one_port ? all : str_cut(&port_rest, ',');
     }
     for (int i = 0; i < n; i++) {
-        int k = (i + pg->attempt) % n;
+        int k = (i + first) % n;
         if (resolve(t, hosts[k], ports[k], e) == 0)
             rc = 0;
     }
-    pg->attempt++;
     return rc;
 }
 
