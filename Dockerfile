@@ -2,10 +2,12 @@
 #   docker build -t ragd .        docker run -p 127.0.0.1:8000:8000 -v ragd-data:/app/data ragd
 ARG BASE=debian:12-slim
 
-FROM ${BASE} AS build
+FROM ${BASE} AS tools
 WORKDIR /src
 COPY deploy/packages.txt deploy/install-packages.sh deploy/
 RUN deploy/install-packages.sh --clean build
+
+FROM tools AS build
 COPY . .
 ARG COMMIT=unknown
 RUN make -j"$(nproc)" COMMIT="$COMMIT" all && make COMMIT="$COMMIT" install DESTDIR=/out PREFIX=/usr && strip /out/usr/bin/ragd

@@ -1,6 +1,6 @@
 """The image and the compose file, as a user builds and runs them. The base image is a Debian made here by debootstrap
-from the mirror that this machine's apt uses, so that no registry is needed; it is kept, as a cache. Everything else
-that a test makes, it removes."""
+from the mirror that this machine's apt uses, so that no registry is needed; it and the stage with the compilers are
+kept, as a cache. Everything else that a test makes, it removes."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import yaml
 from ragdtest import ROOT, free_port, wait_for
 
 BASE = "ragd-test-base:bookworm"
+TOOLS = "ragd-test-tools:bookworm"
 STRAY_TOOLS = ["gcc", "cc", "make", "pkg-config", "python3", "curl"]
 
 
@@ -96,10 +97,11 @@ def base(daemon, tmp_path_factory):
 def image(base):
     """The image, built from what git knows of the tree."""
     name = f"ragd-test-{uuid.uuid4().hex[:12]}"
-    # The builder uses the host's network, whatever that is; apt needs nothing else. The first stage gets a name, too, so
-    # that it can be removed.
+    # The builder uses the host's network, whatever that is; apt needs nothing else. Stages get names, too, so that they
+    # can be removed.
     build = ["build", "--network=host", "--force-rm", "--build-arg", f"BASE={base}"]
     try:
+        docker(*build, "--target", "tools", "-t", TOOLS, str(ROOT))
         docker(*build, "--target", "build", "-t", f"{name}-build", str(ROOT))
         docker(*build, "-t", name, str(ROOT))
         yield name
@@ -129,7 +131,7 @@ class Container:
         return self
 
     def __exit__(self, *exc):
-        docker("rm", "--force", self.id)
+        docker("rm", "--force", "--volumes", self.id)
 
     def state(self):
         return json.loads(docker("inspect", self.id).stdout)[0]["State"]
