@@ -34,3 +34,14 @@ def api(server):
 def collection(api):
     """A fresh collection, of one test."""
     return api.collection()
+
+
+@pytest.fixture(scope="module")
+def shared(api):
+    """A collection for all tests of a file that do not mind each other."""
+    return api.collection()
+
+
+@pytest.fixture(scope="module")
+def patched(api, shared):
+    return api.ready(shared, "a document that is patched again and again")

@@ -164,11 +164,15 @@ static ssize_t take(struct exchange *x, char *buf, size_t cap, struct err *e)
     return 0;
 }
 
-static int too_large(struct body *b, struct err *e)
+static int too_large(struct exchange *x, struct err *e)
 {
-    b->failed = true;
+    const struct route *route = x->r.route;
+    x->body.failed = true;
+    if (route && (route->body == BODY_UPLOAD || route->body == BODY_JSON))
+        return err_set(e, ERR_TOO_LARGE, "the body is larger than %s allows, %lld bytes",
+                       route->body == BODY_UPLOAD ? "limits.upload" : "limits.json_body", (long long)x->body.limit);
     return err_set(e, ERR_TOO_LARGE, "the body is larger than the %lld bytes that are allowed here",
-                   (long long)b->limit);
+                   (long long)x->body.limit);
 }
 
 static int send_continue(struct exchange *x)
@@ -194,8 +198,10 @@ static bool too_slow(const struct exchange *x)
 static suspends int wait_input(struct exchange *x, struct err *e)
 {
     struct net_conn *c = &x->conn->net;
-    if (!c->eof && !c->broken && !too_slow(x))
+    if (!c->eof && !c->broken && !too_slow(x)) {
+        net_acknowledge(c);
         return conn_wait(x, WAIT_INPUT, "the request's body", e);
+    }
     if (c->broken)
         return err_set(e, ERR_CANCELED, "the client is gone");
     if (c->eof)
@@ -226,7 +232,7 @@ suspends ssize_t body_read(struct request *r, void *buf, size_t cap, struct err 
     if (b->failed)
         return err_set(e, ERR_BAD_REQUEST, "the body could not be read");
     if (b->limit >= 0 && r->content_length > b->limit)
-        return too_large(b, e);
+        return too_large(x, e);
     if (b->expect && send_continue(x) != 0)
         return err_set(e, ERR_CANCELED, "the client is gone");
     while ((n = take(x, buf, cap, e)) == MORE)
@@ -237,7 +243,7 @@ suspends ssize_t body_read(struct request *r, void *buf, size_t cap, struct err 
     if (n > 0) {
         b->got += n;
         if (b->limit >= 0 && b->got > b->limit)
-            return too_large(b, e);
+            return too_large(x, e);
     }
     return n;
 }
@@ -261,7 +267,7 @@ static suspends int all_chunked(struct request *r, size_t max, struct str *out, 
         b->n += (size_t)n;
         if (b->n > max) {
             body_limit(r, (int64_t)max);
-            return too_large(&exchange_of(r)->body, e);
+            return too_large(exchange_of(r), e);
         }
     }
     *out = buf_view(b);
@@ -274,12 +280,12 @@ suspends int body_all(struct request *r, size_t max, struct str *out, struct err
     size_t at = 0;
     if (r->content_length > 0 && (uint64_t)r->content_length > max) {
         b->limit = (int64_t)max;
-        return too_large(b, e);
+        return too_large(exchange_of(r), e);
     }
     if (r->chunked)
         return all_chunked(r, max, out, e);
     if (b->limit >= 0 && r->content_length > b->limit)
-        return too_large(b, e);
+        return too_large(exchange_of(r), e);
     size_t size = (size_t)(b->spool ? b->spool->size - b->at : b->left);
     char *p = arena_alloc(&r->arena, size + 1);
     while (at < size) {

@@ -183,6 +183,8 @@ static void reject(struct exchange *x)
     x->rejected = true;
     x->keep_alive = false;
     x->body.failed = true;
+    if (!x->r.id[0])
+        request_make_id(x->r.id);
 }
 
 static void exchange_start(struct http_conn *c, struct exchange *x)

@@ -93,9 +93,9 @@ struct exchange {
     struct http_conn *conn;
     struct fiber *fiber;
     struct fiber *waiter[WAITS]; /* who waits for each, or NULL; most requests have one fiber only */
-    bool timed_out;  /* LIST_BODY expired while the fiber waited */
-    bool keep_alive; /* as far as request and errors decide */
-    bool rejected;   /* `error` is answered without asking anybody */
+    bool timed_out;              /* LIST_BODY expired while the fiber waited */
+    bool keep_alive;             /* as far as request and errors decide */
+    bool rejected;               /* `error` is answered without asking anybody */
     struct body body;
     struct reply reply;
     char client[NET_ADDR_TEXT];
@@ -144,6 +144,7 @@ suspends must_use int conn_wait_until(struct exchange *x, int64_t ns, const char
 void conn_output(struct http_conn *c); /* after net_write: watches over what is queued */
 
 /* ---- request.c ---- */
+void request_make_id(char *out);
 /* Everything of `r` that follows from the head; target, path and query are checked and decoded. */
 must_use int request_fill(struct request *r, struct head *h, struct err *e);
 enum { PATH_SLASH = 1 }; /* see path_decoded() */

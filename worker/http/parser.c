@@ -69,8 +69,10 @@ bool parser_is_token(struct str s)
 static int line_too_long(const struct parser *p, const struct parser_limits *l, struct err *e)
 {
     if (p->lines == 0)
-        return err_set(e, ERR_URI_TOO_LONG, "the request line is longer than %u bytes", l->request_line);
-    return err_set(e, ERR_HEADERS, "the header section is longer than %u bytes", l->header_bytes);
+        return err_set(e, ERR_URI_TOO_LONG, "the request line is longer than http.max_request_line, %u bytes",
+                       l->request_line);
+    return err_set(e, ERR_HEADERS, "the header section is longer than http.max_headers_size, %u bytes",
+                   l->header_bytes);
 }
 
 int parser_scan(struct parser *p, struct str in, const struct parser_limits *l, struct err *e)
@@ -102,7 +104,7 @@ int parser_scan(struct parser *p, struct str in, const struct parser_limits *l, 
         if (!p->lines)
             p->fields = p->line;
         if (p->lines++ > l->headers)
-            return err_set(e, ERR_HEADERS, "more than %u header fields", l->headers);
+            return err_set(e, ERR_HEADERS, "more header fields than http.max_headers, %u", l->headers);
     }
 }
 

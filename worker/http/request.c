@@ -161,7 +161,7 @@ static int split_target(struct request *r, struct str host, struct err *e)
 /* ---- identity ---- */
 
 /* Unique, not secret: one random part for the process, one that counts. */
-static void make_id(char *out)
+void request_make_id(char *out)
 {
     static const char digits[] = "0123456789abcdef";
     static uint64_t random_part, count;
@@ -185,7 +185,7 @@ static void set_id(struct request *r)
     if (given.n && given.n < sizeof r->id && parser_is_token(given))
         str_copyz(r->id, sizeof r->id, given);
     else
-        make_id(r->id);
+        request_make_id(r->id);
 }
 
 int request_fill(struct request *r, struct head *h, struct err *e)

@@ -65,6 +65,9 @@ bool net_peek(struct net_conn *c);
 int net_write(struct net_conn *c, const struct iovec *iov, int n);
 /* `head`, then the content of `body`; if that must be queued and is large, its memory is taken, and *body is empty. */
 int net_write_buf(struct net_conn *c, struct str head, struct buf *body);
+/* Acknowledges what has arrived now: a client that sends its head alone may hold back the body until then (Nagle), and
+ * the kernel would take 40 ms. */
+void net_acknowledge(struct net_conn *c);
 size_t net_queued(const struct net_conn *c);
 /* Between the two, writes of this connection are collected and leave together. One at a time in a worker, and
  * never across a turn. */
