@@ -175,6 +175,112 @@ static void says_what_is_wrong_with_the_path(struct world *w)
     config_free(cfg);
 }
 
+/* Removing a long document hides it at once and leaves the rest to a job, so that nobody waits long. */
+static void removes_long_documents_in_steps(struct world *w)
+{
+    enum { CHUNKS = 2500 };
+    struct store_collection c = a_collection(w, "c"), gone;
+    struct store_document_new in = new_document(&c, "long");
+    struct store_document d, out;
+    enum store_created what;
+    struct store_candidates hits;
+    struct store_chunk chunk;
+    struct str word = STR("word");
+    struct uuid me = uuid_v7(), first;
+    struct store_job job, j;
+    int64_t left = 1, removed;
+    const char **chunks = arena_alloc(&w->a, CHUNKS * sizeof *chunks);
+    for (int i = 0; i < CHUNKS; i++)
+        chunks[i] = "word";
+    in.external_id = STR("x");
+    ok(w, GET(w, document_create, &in, &d, &what, &job));
+    index_document(w, &d.id, chunks, CHUNKS);
+    first = store_chunk_id(&d.id, 1, 0);
+    ok(w, GET(w, chunk_get, &first, &chunk));
+    ok(w, DO(w, document_delete, &d.id, 0));
+
+    fails(w, ERR_NOT_FOUND, GET(w, document_get, &d.id, &out));
+    fails(w, ERR_NOT_FOUND, GET(w, chunk_get, &first, &chunk));
+    ok(w, GET(w, search_candidates, &c, &word, 1, 10, &hits));
+    same(w, hits.n, 0);
+    same(w, collection_of(w, &c.id).documents, 0);
+    same(w, collection_of(w, &c.id).chunks, 0);
+    same(w, collection_of(w, &c.id).bytes, 0);
+    ok(w, GET(w, document_create, &in, &out, &what, &job)); /* its name and its bytes are free */
+    same(w, what, STORE_CREATED);
+
+    j = lease(w, &me);
+    same_str(w, j.type, "delete_collection");
+    fails(w, ERR_NOT_FOUND, GET(w, collection_get, &j.collection, &gone));
+    int steps = 0;
+    for (; left > 0; steps++)
+        ok(w, DO(w, collection_purge, &j.collection, 10, &left));
+    must(w, steps > 2);
+    ok(w, DO(w, job_finish, &j.id, &me, JOB_succeeded, STR(""), STR(""), STR(""), 0));
+    ok(w, GET(w, search_candidates, &c, &word, 1, 10, &hits));
+    same(w, hits.n, 0);
+    ok(w, DO(w, document_delete, &out.id, 0));
+    quick(w, "UPDATE file_orphans SET since_us = 0");
+    ok(w, DO(w, file_sweep, 10, &removed));
+    same(w, removed, 1);
+    quick(w, "CREATE TABLE nothing_left (ok CHECK (ok)); INSERT INTO nothing_left SELECT"
+             " NOT EXISTS (SELECT 1 FROM chunks) AND NOT EXISTS (SELECT 1 FROM texts) AND NOT EXISTS"
+             " (SELECT 1 FROM hidden_chunks) AND NOT EXISTS (SELECT 1 FROM chunk_index_content)");
+}
+
+/* A holder that loses his lease between two steps leaves nothing that anybody finds. */
+static struct uuid thief;
+
+static void steal(struct world *w)
+{
+    char hex[33];
+    for (int i = 0; i < 16; i++)
+        snprintf(hex + 2 * i, 3, "%02x", thief.b[i]);
+    for (int n = 0; n < 3; n++)
+        fiber_yield();
+    quick(w, arena_printf(&w->a, "UPDATE jobs SET owner = x'%s'", hex).p);
+}
+
+static struct store_index_commit long_commit;
+static struct uuid held_job, holder;
+
+static int commit_long(struct world *w, int i, struct arena *a, struct err *e)
+{
+    (void)a;
+    if (i == 1) {
+        steal(w);
+        return 0;
+    }
+    if (STORE_CALL(w->s, job_commit_index, &held_job, &holder, &long_commit, e) == 0)
+        return err_set(e, ERR_INTERNAL, "the lease was not stolen in time");
+    return e->code == ERR_CONFLICT ? 0 : -1;
+}
+
+static void lease_lost_between_steps(struct world *w)
+{
+    enum { CHUNKS = 20000 };
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d = a_document(w, &c, "long");
+    struct store_candidates hits;
+    struct str word = STR("word");
+    struct store_chunk_new *k = arena_alloc(&w->a, CHUNKS * sizeof *k);
+    for (int i = 0; i < CHUNKS; i++)
+        k[i] = chunk_of("word");
+    holder = uuid_v7();
+    thief = uuid_v7();
+    held_job = lease(w, &holder).id;
+    long_commit = (struct store_index_commit){.chunks = k, .n = CHUNKS, .content_version = 1};
+    in_parallel(w, 2, commit_long);
+    ok(w, GET(w, search_candidates, &c, &word, 1, 100, &hits));
+    same(w, hits.n, 0);
+    same(w, document_of(w, &d.id).chunks, 0);
+    long_commit.n = 2;
+    ok(w, DO(w, job_commit_index, &held_job, &thief, &long_commit));
+    ok(w, GET(w, search_candidates, &c, &word, 1, 100, &hits));
+    same(w, hits.n, 2);
+    same(w, collection_of(w, &c.id).chunks, 2);
+}
+
 /* A queue as long as the bound: the next call is refused at once, and nothing is lost of the others. */
 static struct uuid crowded;
 static int refused;
@@ -218,6 +324,8 @@ int main(int argc, char **argv)
         TEST(works_on_the_next_schema),
         TEST(refuses_other_files),
         TEST(bounded_queue),
+        TEST(removes_long_documents_in_steps),
+        TEST(lease_lost_between_steps),
         TEST(says_what_is_wrong_with_the_path),
     };
     return sqlite_main("sqlite", tests, sizeof tests / sizeof *tests, argc, argv);

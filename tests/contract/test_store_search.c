@@ -121,6 +121,39 @@ static void many_chunks(struct world *w)
     same(w, search(w, &c, "common", MANY).n, 0);
 }
 
+static const char **words(struct world *w, const char *format, int n)
+{
+    const char **out = arena_alloc(&w->a, (size_t)n * sizeof *out);
+    for (int i = 0; i < n; i++)
+        out[i] = arena_printf(&w->a, "%s w%d", format, i).p;
+    return out;
+}
+
+/* A long document is found whole or not at all, whatever it was before, and the counts agree. */
+static void long_documents(struct world *w)
+{
+    static const int sizes[] = {3, 2700, 1900, 1, 1001, 1000, 0};
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d = a_document(w, &c, "x"), other = a_document(w, &c, "y");
+    struct store_chunk *k;
+    struct store_job job;
+    size_t n;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (i > 0)
+            ok(w, GET(w, document_reprocess, &d.id, &job));
+        else
+            ok(w, GET(w, job_cancel, &other.job, &job));
+        index_document(w, &d.id, words(w, i % 2 ? "odd" : "even", sizes[i]), (size_t)sizes[i]);
+        same(w, search(w, &c, i % 2 ? "odd" : "even", 10000).n, sizes[i]);
+        same(w, search(w, &c, i % 2 ? "even" : "odd", 10000).n, 0);
+        same(w, document_of(w, &d.id).chunks, sizes[i]);
+        same(w, collection_of(w, &c.id).chunks, sizes[i]);
+        same(w, collection_of(w, &c.id).tokens, 2 * sizes[i]);
+        ok(w, GET(w, document_chunks, &d.id, 0, 5000, &k, &n));
+        same(w, n, sizes[i]);
+    }
+}
+
 /* A term more often than a frequency can say: it saturates. */
 static void saturation(struct world *w)
 {
@@ -170,7 +203,7 @@ static void fetch(struct world *w)
 
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(frequencies), TEST(collections_apart), TEST(odd_terms),
-                                    TEST(many_chunks), TEST(saturation),        TEST(fetch)};
+    struct contract_test tests[] = {TEST(frequencies), TEST(collections_apart), TEST(odd_terms), TEST(many_chunks),
+                                    TEST(saturation),  TEST(long_documents),    TEST(fetch)};
     return contract_main("store search", tests, sizeof tests / sizeof *tests, argc, argv);
 }

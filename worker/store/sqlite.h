@@ -183,11 +183,16 @@ void document_read(struct stmt *s, struct arena *a, struct store_document *out);
 must_use int document_by_no(struct sqlite *db, struct arena *a, int64_t no, struct store_document *out, struct err *e);
 must_use int document_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_document *out,
                             struct err *e);
-/* Chunks, index entries and text of a document; its row keeps its counts until the caller changes it. */
-must_use int document_unindex(struct sqlite *db, int64_t no, struct err *e);
-/* The first `max` chunks only, and takes them off the document's counts. */
-must_use int document_unindex_some(struct sqlite *db, int64_t no, int64_t max, struct err *e);
-/* The document with all that belongs to it; its bytes are left to the sweep. */
+/* Removes what was made of a document's content, of its chunks the first `max` only; *left when there are more. Its row
+ * keeps its counts until the caller changes it. */
+must_use int document_unindex(struct sqlite *db, int64_t no, int64_t max, bool *left, struct err *e);
+/* Whether it has more chunks than one step removes. 1, 0, -1. */
+must_use int document_is_long(struct sqlite *db, int64_t no, struct err *e);
+/* Searches do not see the chunks of hidden documents: they are written or removed in steps. */
+must_use int document_hide_chunks(struct sqlite *db, int64_t no, struct err *e);
+must_use int document_show_chunks(struct sqlite *db, int64_t no, struct err *e);
+enum { INDEX_STEP = 1000 }; /* chunks written or removed in one transaction: others wait for it */
+/* The document with all that belongs to it; its bytes are left to the sweep, and what is long to a job. */
 must_use int document_remove(struct sqlite *db, int64_t no, struct err *e);
 
 void chunk_read(struct stmt *s, struct arena *a, struct store_chunk *out); /* CHUNK_COLUMNS */
@@ -202,6 +207,10 @@ struct document_end {
     int page;
 };
 must_use int document_finish(struct sqlite *db, const struct uuid *id, const struct document_end *end, struct err *e);
+/* Ends a job. 0, 1 if somebody else holds its lease, or -1. */
+must_use int job_end_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, enum job_state state,
+                          const struct document_end *end, struct err *e);
+int job_lease_lost(struct err *e); /* ERR_CONFLICT */
 /* The row of a queued job made of *j, whose id, state and times are set here. */
 must_use int job_insert(struct sqlite *db, struct store_job *j, struct err *e);
 /* 1: found, 0: not, -1. */

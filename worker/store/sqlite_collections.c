@@ -5,9 +5,6 @@
     "no, id, name, description, language, metadata, chunking, version, updated_us, documents, failed, bytes, " \
     "chunks, tokens"
 
-/* A step of a purge removes no more than about this many chunks: the others wait for it. */
-enum { PURGE_CHUNKS = 1000 };
-
 static void collection_read(struct stmt *s, struct arena *a, struct store_collection *out)
 {
     out->no = col_i64(s);
@@ -275,25 +272,26 @@ struct purge_call {
     int64_t left;
 };
 
-/* Removes documents of a collection until `max` or the bound on chunks is reached. A document with more chunks than
- * the bound loses them in several steps: it is hidden, so nobody sees it half gone. */
+/* Removes documents of a collection until `max` or the bound on chunks is reached. A long document loses its chunks in
+ * several steps: it is hidden, so nobody sees it half gone. */
 static int remove_some(struct sqlite *db, int64_t collection, int max, struct err *e)
 {
-    int64_t no, chunks, budget = PURGE_CHUNKS;
+    int64_t budget = INDEX_STEP;
+    bool left;
     for (int i = 0; i < max && budget > 0; i++) {
         struct stmt *s = stmt_get(db, "SELECT no, chunks FROM documents WHERE collection = ? ORDER BY id LIMIT 1");
         bind_i64(s, collection);
         int rc = stmt_row(s, e);
         if (rc <= 0)
             return rc;
-        no = col_i64(s);
-        chunks = col_i64(s);
+        int64_t no = col_i64(s);
+        budget -= col_i64(s);
         stmt_end(s);
-        if (chunks > budget)
-            return document_unindex_some(db, no, budget, e);
+        rc = document_is_long(db, no, e);
+        if (rc != 0)
+            return rc < 0 ? -1 : document_unindex(db, no, INDEX_STEP, &left, e);
         if (document_remove(db, no, e) < 0)
             return -1;
-        budget -= chunks;
     }
     return 0;
 }

@@ -413,6 +413,16 @@ suspends int sqlite_document_patch(struct store *st, struct arena *a, const stru
     return 0;
 }
 
+/* What is long stays, hidden, until the next try or the removal of the document clears it away in steps. */
+static int remove_index(struct sqlite *db, int64_t no, struct err *e)
+{
+    bool left;
+    int rc = document_is_long(db, no, e);
+    if (rc < 0)
+        return -1;
+    return rc ? document_hide_chunks(db, no, e) : document_unindex(db, no, INDEX_STEP, &left, e);
+}
+
 int document_finish(struct sqlite *db, const struct uuid *id, const struct document_end *end, struct err *e)
 {
     int64_t no, stale;
@@ -434,7 +444,7 @@ int document_finish(struct sqlite *db, const struct uuid *id, const struct docum
     stmt_end(s);
     if (!stale || end->state == DOCUMENT_queued)
         return 0;
-    if (document_unindex(db, no, e) < 0)
+    if (remove_index(db, no, e) < 0)
         return -1;
     s = stmt_get(db, "UPDATE documents SET chunks = 0, tokens = 0, indexed_version = 0 WHERE no = ?");
     bind_i64(s, no);
@@ -481,44 +491,6 @@ suspends int sqlite_document_reprocess(struct store *st, struct arena *a, const 
 
 /* ---- removal ---- */
 
-static int run_range(struct sqlite *db, const char *sql, int64_t from, int64_t to, struct err *e)
-{
-    struct stmt *s = stmt_get(db, sql);
-    bind_i64(s, from);
-    bind_i64(s, to);
-    return stmt_run(s, e);
-}
-
-int document_unindex(struct sqlite *db, int64_t no, struct err *e)
-{
-    int64_t from = no << 20, to = from | 0xfffff;
-    if (run_range(db, "DELETE FROM chunk_index WHERE rowid BETWEEN ? AND ?", from, to, e) < 0 ||
-        run_range(db, "DELETE FROM chunks WHERE no BETWEEN ? AND ?", from, to, e) < 0)
-        return -1;
-    return run_range(db, "DELETE FROM texts WHERE no BETWEEN ? AND ?", from, to, e);
-}
-
-int document_unindex_some(struct sqlite *db, int64_t no, int64_t max, struct err *e)
-{
-    struct stmt *s = stmt_get(db, "SELECT no FROM chunks WHERE no >= ? AND no <= ? ORDER BY no LIMIT 1");
-    bind_i64(s, no << 20);
-    bind_i64(s, no << 20 | 0xfffff);
-    int rc = stmt_row(s, e);
-    if (rc <= 0)
-        return rc;
-    int64_t from = col_i64(s), to = from + max - 1, last = no << 20 | 0xfffff;
-    stmt_end(s);
-    to = to < last ? to : last;
-    s = stmt_get(db, "UPDATE documents SET (chunks, tokens) = (SELECT chunks - count(*), tokens - total(k.tokens)"
-                     " FROM chunks k WHERE k.no BETWEEN ? AND ?) WHERE no = ?");
-    bind_i64(s, from);
-    bind_i64(s, to);
-    bind_i64(s, no);
-    if (stmt_run(s, e) < 0 || run_range(db, "DELETE FROM chunk_index WHERE rowid BETWEEN ? AND ?", from, to, e) < 0)
-        return -1;
-    return run_range(db, "DELETE FROM chunks WHERE no BETWEEN ? AND ?", from, to, e);
-}
-
 static int run_one(struct sqlite *db, const char *sql, int64_t no, struct err *e)
 {
     struct stmt *s = stmt_get(db, sql);
@@ -526,15 +498,42 @@ static int run_one(struct sqlite *db, const char *sql, int64_t no, struct err *e
     return stmt_run(s, e);
 }
 
+/* A collection that nobody ever saw takes the document, and the job that purges collections does the rest in steps. */
+static int remove_later(struct sqlite *db, int64_t no, struct err *e)
+{
+    struct store_job j = {.type = STR("delete_collection"),
+                          .has_collection = true,
+                          .collection = uuid_v7(),
+                          .total = 1,
+                          .payload = STR("{}")};
+    struct stmt *s = stmt_get(db, "INSERT INTO collections (id, name, description, language, metadata, chunking,"
+                                  " version, updated_us, deleted) VALUES (?, '', '', '', '{}', '{}', 1, ?, 1)");
+    bind_uuid(s, &j.collection);
+    bind_i64(s, clock_wall_us());
+    if (stmt_run(s, e) < 0)
+        return -1;
+    int64_t collection = sqlite3_last_insert_rowid(db->h);
+    if (document_hide_chunks(db, no, e) < 0 || job_forget_document(db, no, e) < 0 || job_insert(db, &j, e) < 0)
+        return -1;
+    s = stmt_get(db, "UPDATE documents SET collection = ?, external_id = NULL WHERE no = ?");
+    bind_i64(s, collection);
+    bind_i64(s, no);
+    return stmt_run(s, e);
+}
+
 int document_remove(struct sqlite *db, int64_t no, struct err *e)
 {
+    bool left;
+    int rc = document_is_long(db, no, e);
+    if (rc != 0)
+        return rc < 0 ? -1 : remove_later(db, no, e);
     struct stmt *s = stmt_get(db, "INSERT INTO file_orphans SELECT sha256, ?2 FROM documents WHERE no = ?1"
                                   " UNION SELECT sha256, ?2 FROM versions WHERE document = ?1"
                                   " ON CONFLICT DO UPDATE SET since_us = excluded.since_us");
     bind_i64(s, no);
     bind_i64(s, clock_wall_us());
-    if (stmt_run(s, e) < 0 || document_unindex(db, no, e) < 0 || job_forget_document(db, no, e) < 0 ||
-        run_one(db, "DELETE FROM versions WHERE document = ?", no, e) < 0)
+    if (stmt_run(s, e) < 0 || document_unindex(db, no, INDEX_STEP, &left, e) < 0 ||
+        job_forget_document(db, no, e) < 0 || run_one(db, "DELETE FROM versions WHERE document = ?", no, e) < 0)
         return -1;
     return run_one(db, "DELETE FROM documents WHERE no = ?", no, e);
 }

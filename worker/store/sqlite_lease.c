@@ -1,18 +1,16 @@
 /* Jobs as the worker that holds their lease sees them. */
 #include "worker/store/sqlite.h"
-#include "common/buf.h"
 #include "common/clock.h"
 
 #define HELD " WHERE id = ? AND owner = ? AND state = 1"
 
-static int lease_lost(struct err *e)
+int job_lease_lost(struct err *e)
 {
     return err_set(e, ERR_CONFLICT, "The lease of the job is lost");
 }
 
-/* Ends a job. 0, 1 if somebody else holds it, or -1. */
-static int end_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, enum job_state state,
-                    const struct document_end *end, struct err *e)
+int job_end_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, enum job_state state,
+                 const struct document_end *end, struct err *e)
 {
     struct stmt *s = stmt_get(db, "UPDATE jobs SET state = ?, error_code = ?, error_stage = ?, error_message = ?,"
                                   " owner = NULL, due_us = 0, finished_us = ?5, updated_us = ?5"
@@ -178,7 +176,7 @@ static int renew(struct sqlite *db, void *arg, struct err *e)
     bind_uuid(s, c->owner);
     int rc = stmt_row(s, e);
     if (rc == 0)
-        return lease_lost(e);
+        return job_lease_lost(e);
     if (rc < 0)
         return -1;
     c->cancel = col_i64(s) != 0;
@@ -250,9 +248,9 @@ static int finish(struct sqlite *db, void *arg, struct err *e)
     struct finish_call *c = arg;
     struct uuid document;
     bool changed;
-    int rc = end_held(db, c->job, c->owner, c->state, &c->end, e);
+    int rc = job_end_held(db, c->job, c->owner, c->state, &c->end, e);
     if (rc != 0)
-        return rc < 0 ? -1 : lease_lost(e);
+        return rc < 0 ? -1 : job_lease_lost(e);
     if (c->state == JOB_succeeded)
         return 0;
     rc = document_of(db, c->job, &document, &changed, e);
@@ -298,7 +296,7 @@ static int put_back(struct sqlite *db, void *arg, struct err *e)
     if (stmt_run(s, e) < 0)
         return -1;
     if (sqlite3_changes(db->h) != 1)
-        return lease_lost(e);
+        return job_lease_lost(e);
     int rc = document_of(db, c->job, &document, &changed, e);
     return rc <= 0 ? rc : document_finish(db, &document, &c->end, e);
 }
@@ -309,130 +307,4 @@ suspends int sqlite_job_put_back(struct store *st, const struct uuid *job, const
 {
     struct put_back_call c = {job, owner, delay_us, count_attempt, {DOCUMENT_queued, code, stage, message, 0}};
     return sqlite_write(sqlite_of(st), put_back, &c, e);
-}
-
-/* ---- the new index of a document ---- */
-
-struct commit_call {
-    struct arena *a;
-    const struct uuid *job, *owner;
-    const struct store_index_commit *in;
-    bool stale;
-};
-
-static int insert_text(struct sqlite *db, int64_t no, struct str text, struct err *e)
-{
-    for (int64_t part = 0; text.n > 0; part++) {
-        struct str piece = str_sub(text, 0, STORE_PART);
-        struct stmt *s = stmt_get(db, "INSERT INTO texts (no, text) VALUES (?, ?)");
-        bind_i64(s, no << 20 | part);
-        bind_blob(s, piece);
-        if (stmt_run(s, e) < 0)
-            return -1;
-        text = str_sub(text, piece.n, SIZE_MAX);
-    }
-    return 0;
-}
-
-static int insert_chunk(struct sqlite *db, const struct store_document *d, const struct store_chunk_new *k, int ordinal,
-                        struct err *e)
-{
-    struct uuid id = store_chunk_id(&d->id, d->content_version, ordinal);
-    struct stmt *s = stmt_get(db, "INSERT INTO chunks (no, id, text, headings, sha256, tokens, page, char_start,"
-                                  " char_end, byte_start, byte_end) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-    bind_i64(s, d->no << 20 | ordinal);
-    bind_uuid(s, &id);
-    bind_str(s, k->text);
-    bind_str(s, k->headings.n ? k->headings : STR("[]"));
-    bind_sha(s, &k->sha256);
-    bind_i64(s, k->tokens);
-    bind_i64(s, k->page);
-    bind_i64(s, k->char_start);
-    bind_i64(s, k->char_end);
-    bind_i64(s, k->byte_start);
-    bind_i64(s, k->byte_end);
-    return stmt_run(s, e);
-}
-
-static int insert_chunks(struct sqlite *db, const struct store_document *d, int64_t collection,
-                         const struct store_index_commit *in, int64_t *tokens, struct err *e)
-{
-    struct buf body = {0};
-    int rc = 0;
-    *tokens = 0;
-    for (size_t i = 0; i < in->n && rc == 0; i++) {
-        body.n = 0;
-        buf_i64(&body, collection);
-        buf_ch(&body, ' ');
-        buf_str(&body, in->chunks[i].terms);
-        rc = insert_chunk(db, d, &in->chunks[i], (int)i, e);
-        if (rc < 0)
-            break;
-        struct stmt *s = stmt_get(db, "INSERT INTO chunk_index (rowid, body) VALUES (?, ?)");
-        bind_i64(s, d->no << 20 | (int64_t)i);
-        bind_str(s, buf_view(&body));
-        rc = stmt_run(s, e);
-        *tokens += in->chunks[i].tokens;
-    }
-    buf_fini(&body);
-    return rc;
-}
-
-static int make_ready(struct sqlite *db, const struct store_document *d, const struct store_index_commit *in,
-                      int64_t tokens, struct err *e)
-{
-    struct stmt *s = stmt_get(db, "UPDATE documents SET state = 5, chunks = ?1, tokens = ?2, pages = ?3, title = ?4,"
-                                  " language = ?5, mime = ?6, progress_done = ?1, progress_total = ?1,"
-                                  " error_code = '', error_stage = '', error_message = '', error_page = 0,"
-                                  " indexed_version = content_version, version = version + 1, updated_us = ?7"
-                                  " WHERE no = ?8");
-    bind_i64(s, (int64_t)in->n);
-    bind_i64(s, tokens);
-    bind_i64(s, in->pages);
-    bind_str(s, in->title.n ? in->title : d->title);
-    bind_str(s, in->language.n ? in->language : d->language);
-    bind_str(s, in->mime.n ? in->mime : d->mime);
-    bind_i64(s, clock_wall_us());
-    bind_i64(s, d->no);
-    return stmt_run(s, e);
-}
-
-static int commit_index(struct sqlite *db, void *arg, struct err *e)
-{
-    struct commit_call *c = arg;
-    struct store_document d;
-    struct store_job j;
-    int64_t collection, tokens;
-    struct document_end well = {0};
-    c->stale = false;
-    int rc = end_held(db, c->job, c->owner, JOB_succeeded, &well, e);
-    if (rc != 0)
-        return rc < 0 ? -1 : lease_lost(e);
-    if (job_by_id(db, c->a, c->job, &j, e) < 0 || document_by_id(db, c->a, &j.document, &d, e) < 0)
-        return -1;
-    if (d.content_version != c->in->content_version) {
-        c->stale = true;
-        return job_requeue(db, c->job, &d.id, e);
-    }
-    if (collection_no(db, &d.collection, &collection, e) < 0 || document_unindex(db, d.no, e) < 0 ||
-        insert_text(db, d.no, c->in->text, e) < 0 || insert_chunks(db, &d, collection, c->in, &tokens, e) < 0 ||
-        make_ready(db, &d, c->in, tokens, e) < 0)
-        return -1;
-    struct stmt *s = stmt_get(db, "UPDATE jobs SET stage = '', done = ?1, total = ?1 WHERE id = ?2");
-    bind_i64(s, (int64_t)c->in->n);
-    bind_uuid(s, c->job);
-    return stmt_run(s, e);
-}
-
-suspends int sqlite_job_commit_index(struct store *st, const struct uuid *job, const struct uuid *owner,
-                                     const struct store_index_commit *in, struct err *e)
-{
-    struct arena a = {0};
-    struct commit_call c = {.a = &a, .job = job, .owner = owner, .in = in};
-    int rc = in->n > 0xfffff ? err_set(e, ERR_VALIDATION, "A document has more chunks than can be numbered")
-                             : sqlite_write(sqlite_of(st), commit_index, &c, e);
-    arena_fini(&a);
-    if (rc == 0 && c.stale)
-        return err_set(e, ERR_CONFLICT, "The document has changed meanwhile: it is indexed again");
-    return rc;
 }

@@ -50,7 +50,41 @@ static int tokenize(Fts5Tokenizer *t, void *ctx, int flags, const char *text, in
 struct sqlite_hits { /* what a search has found so far */
     struct store_candidates c;
     size_t cap, terms;
+    int64_t *hidden; /* documents whose chunks it does not see, ascending */
+    size_t n_hidden, cap_hidden;
 };
+
+static bool is_hidden(const struct sqlite_hits *h, int64_t document)
+{
+    size_t from = 0, to = h->n_hidden;
+    while (from < to) {
+        size_t mid = (from + to) / 2;
+        if (h->hidden[mid] == document)
+            return true;
+        if (h->hidden[mid] < document)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return false;
+}
+
+static int load_hidden(struct sqlite *db, struct sqlite_hits *h, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT document FROM hidden_chunks ORDER BY document");
+    int rc;
+    h->n_hidden = 0;
+    while ((rc = stmt_row(s, e)) > 0) {
+        if (h->n_hidden == h->cap_hidden) {
+            h->cap_hidden = h->cap_hidden ? 2 * h->cap_hidden : 16;
+            h->hidden = realloc(h->hidden, h->cap_hidden * sizeof *h->hidden);
+            if (!h->hidden)
+                abort();
+        }
+        h->hidden[h->n_hidden++] = col_i64(s);
+    }
+    return rc;
+}
 
 static void hits_grow(struct sqlite_hits *h)
 {
@@ -71,9 +105,12 @@ static void note_hit(const Fts5ExtensionApi *api, Fts5Context *fts, sqlite3_cont
     Fts5PhraseIter it;
     (void)n;
     (void)args;
+    sqlite3_int64 no = api->xRowid(fts);
+    if (h->n_hidden && is_hidden(h, no >> 20))
+        return;
     hits_grow(h);
     struct store_candidate *hit = store_candidate_at(&h->c, h->c.n);
-    hit->no = api->xRowid(fts);
+    hit->no = no;
     int rc = api->xColumnSize(fts, 0, &length);
     hit->length = length;
     for (size_t i = 0; i < h->terms && rc == SQLITE_OK; i++) {
@@ -153,6 +190,8 @@ static int search_slice(struct sqlite *db, struct sqlite_hits *h, struct str exp
 {
     size_t before = h->c.n, stop = before + SLICE < max ? before + SLICE : max;
     int rc = 1;
+    if (load_hidden(db, h, e) < 0)
+        return -1;
     struct stmt *s = stmt_get(db, "SELECT ragd_hit(chunk_index) FROM chunk_index WHERE chunk_index MATCH ?"
                                   " AND rowid > ? ORDER BY rowid");
     bind_str(s, expression);
@@ -197,6 +236,7 @@ suspends int sqlite_search_candidates(struct store *st, struct arena *a, const s
     h.c.stride = (stride + 7) / 8 * 8;
     int rc = n == 0 ? 0 : search_all(sqlite_of(st), &h, match_expression(&b, collection->no, terms, n), max, e);
     buf_fini(&b);
+    free(h.hidden);
     if (rc < 0) {
         free(h.c.entries);
         return -1;
@@ -254,10 +294,10 @@ static int fetch(struct sqlite *db, struct arena *a, const int64_t *nos, size_t 
             continue;
         if (i > 0 && documents[i - 1].no == nos[i] >> 20)
             documents[i] = documents[i - 1];
-        else if (document_by_no(db, a, nos[i] >> 20, &documents[i], &gone) < 0) {
-            if (gone.code != ERR_NOT_FOUND)
-                return e ? (*e = gone, -1) : -1;
-            memset(&chunks[i], 0, sizeof chunks[i]); /* its collection is on its way out */
+        else if (document_by_no(db, a, nos[i] >> 20, &documents[i], &gone) < 0 && gone.code != ERR_NOT_FOUND)
+            return e ? (*e = gone, -1) : -1;
+        if (documents[i].chunks == 0) { /* on its way out, or being written */
+            memset(&chunks[i], 0, sizeof chunks[i]);
             memset(&documents[i], 0, sizeof documents[i]);
             continue;
         }
@@ -285,7 +325,7 @@ static int chunk_by_id(struct sqlite *db, struct arena *a, const struct uuid *id
     if (rc > 0) {
         chunk_read(s, a, out);
         stmt_end(s);
-        if (document_by_no(db, a, out->no >> 20, &d, e) == 0) {
+        if (document_by_no(db, a, out->no >> 20, &d, e) == 0 && d.chunks > 0) {
             out->document = d.id;
             return 0;
         }
@@ -317,7 +357,7 @@ static int chunks_of(struct sqlite *db, struct arena *a, const struct uuid *id, 
                                   " ORDER BY k.no LIMIT ?");
     bind_i64(s, d.no << 20 | (from & 0xfffff));
     bind_i64(s, d.no << 20 | 0xfffff);
-    bind_i64(s, limit);
+    bind_i64(s, d.chunks > 0 ? limit : 0); /* none while they are being written */
     *n = 0;
     while ((rc = stmt_row(s, e)) > 0) {
         chunk_read(s, a, &rows[*n]);

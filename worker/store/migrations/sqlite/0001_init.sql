@@ -72,6 +72,12 @@ CREATE UNIQUE INDEX documents_external_id ON documents (collection, external_id)
 CREATE TRIGGER documents_insert AFTER INSERT ON documents BEGIN
     UPDATE collections SET documents = documents + 1, bytes = bytes + new.bytes WHERE no = new.collection;
 END;
+CREATE TRIGGER documents_move AFTER UPDATE OF collection ON documents BEGIN
+    UPDATE collections SET documents = documents - 1, bytes = bytes - old.bytes, chunks = chunks - old.chunks,
+        tokens = tokens - old.tokens, failed = failed - (old.state = 6) WHERE no = old.collection;
+    UPDATE collections SET documents = documents + 1, bytes = bytes + new.bytes, chunks = chunks + new.chunks,
+        tokens = tokens + new.tokens, failed = failed + (new.state = 6) WHERE no = new.collection;
+END;
 CREATE TRIGGER documents_delete AFTER DELETE ON documents BEGIN
     UPDATE collections SET documents = documents - 1, bytes = bytes - old.bytes, chunks = chunks - old.chunks,
         tokens = tokens - old.tokens, failed = failed - (old.state = 6) WHERE no = old.collection;
@@ -120,6 +126,11 @@ CREATE TABLE chunks (
 -- The lexical index; rowid = chunks.no. body is the number of the collection, then the analysed terms. The tokenizer
 -- puts that number before each term, so that a search touches the postings of its collection only.
 CREATE VIRTUAL TABLE chunk_index USING fts5 (body, tokenize = 'ragd');
+
+-- Documents whose chunks are being written or removed in several steps: no search sees them meanwhile.
+CREATE TABLE hidden_chunks (
+    document INTEGER PRIMARY KEY
+);
 
 CREATE TABLE jobs (
     no INTEGER PRIMARY KEY,
