@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import pytest
-from ragdtest import BIN, Ragd, children_of, alive, free_port, wait_for
+from ragdtest import BIN, Postgres, Ragd, children_of, alive, free_port, wait_for
 
 COMMANDS = ["serve", "check", "dump", "status", "version", "migrate", "seed", "ingest", "search", "health"]
 
@@ -291,6 +291,24 @@ def test_ingest_survives_the_death_of_its_workers(cli):
     assert cli.json("search", "harbour")["total"] == 200
 
 
+def test_ingest_gives_up_when_its_workers_cannot_live(lite):
+    words(lite.folder / "in", 400)
+    running = lite.start("ingest", "--jobs", "1", "--set", "ingest.lease=1h", "in")
+    killed = 0
+    while running.poll() is None:
+        for keeper in children_of(running.pid):
+            for pid in children_of(keeper):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    pass
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 1, out
+    assert killed >= 50 and "die as soon as they begin" in err
+    assert "unfinished: run it again to go on" in out
+
+
 def test_a_killed_ingest_leaves_nothing_behind_and_is_taken_up(cli):
     words(cli.folder / "in", 300)
     running = cli.start("ingest", "--jobs", "2", "in")
@@ -308,6 +326,26 @@ def test_a_killed_ingest_leaves_nothing_behind_and_is_taken_up(cli):
     outcome = cli.json("ingest", "in")
     assert outcome["ready"] + outcome["unchanged"] == 300
     assert cli.json("search", "harbour")["total"] == 300
+
+
+def test_ingest_survives_a_crash_of_the_database(tmp_path):
+    words(tmp_path / "in", 300)
+    with Postgres() as database:
+        cli = Cli(tmp_path, database.url())
+        cli.run("migrate")
+        running = cli.start("ingest", "--json", "--jobs", "2", "in")
+
+        def documents():
+            return database.execute("SELECT count(*) FROM documents")[0][0]
+
+        wait_for(lambda: documents() >= 30, "the first documents")
+        database.kill()
+        database.start()
+        out, err = running.communicate(timeout=120)
+        assert running.returncode == 0, err
+        assert json.loads(out)["refused"] == []
+        assert documents() == 300
+        assert cli.json("search", "harbour")["total"] == 300
 
 
 def test_a_database_that_is_away_ends_the_command(tmp_path):
