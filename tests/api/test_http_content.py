@@ -106,7 +106,7 @@ def test_conditional_requests(server, path, content):
 def test_a_slow_reader_gets_everything(server, path, content):
     """The stream waits for the client; the server holds a bounded part of it; others are served meanwhile."""
     with Wire(server) as w:
-        w.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        w.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
         w.send(get(path))
         for _ in range(20):
             assert server.get("/livez").status_code == 200

@@ -108,6 +108,16 @@ void conn_abort(struct http_conn *c)
         fiber_cancel(c->x->fiber);
 }
 
+/* There is input, but others come first. Meanwhile nothing more is read: what is there is enough for many rounds. */
+static void again(struct http_conn *c)
+{
+    struct timeval now = {0, 0};
+    set_state(c, CONN_HEAD);
+    set_list(c, LIST_AGAIN);
+    net_pause(&c->net);
+    event_add(&server()->again, &now);
+}
+
 /* ---- the end of an exchange ---- */
 
 static void linger_or_close(struct http_conn *c)
@@ -142,15 +152,12 @@ static void after_exchange(struct http_conn *c, bool keep_alive)
     set_state(c, CONN_IDLE);
     if (running == c)
         return; /* conn_run() goes on with the next */
-    if (net_input(&c->net).n) {
-        set_state(c, CONN_HEAD);
-        set_list(c, LIST_AGAIN);
-        struct timeval now = {0, 0};
-        event_add(&server()->again, &now);
-    }
-    net_resume(&c->net);
-    if (c->net.eof && !net_input(&c->net).n)
+    if (net_input(&c->net).n)
+        again(c);
+    else if (c->net.eof)
         conn_close(c);
+    else
+        net_resume(&c->net);
 }
 
 static void exchange_run(void *arg)
@@ -255,19 +262,18 @@ static void conn_run(struct http_conn *c)
         struct str in = net_input(&c->net);
         if (!in.n) {
             set_state(c, CONN_IDLE);
+            net_resume(&c->net);
             break;
         }
         if (!budget) {
-            struct timeval now = {0, 0};
-            set_state(c, CONN_HEAD);
-            set_list(c, LIST_AGAIN);
-            event_add(&server()->again, &now);
+            again(c);
             break;
         }
         int n = parser_scan(&c->parser, in, &server()->limits, &e);
         if (n == 0) {
             set_state(c, CONN_HEAD);
             set_list(c, LIST_HEAD); /* from LIST_AGAIN */
+            net_resume(&c->net);
             break;
         }
         if (n < 0)
