@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "master/control.h"
 #include "master/notify.h"
+#include "master/oom.h"
 #include "master/signals.h"
 #include "version.h"
 #include <assert.h>
@@ -383,6 +384,7 @@ static int set_up(struct master *m)
         return fail(e.code == ERR_VALIDATION ? EXIT_CONFIG : EXIT_BIND, "start", &e);
     if (open_shared(m, &e) != 0)
         return fail(EXIT_INTERNAL, "start", &e);
+    m->oom_kills = oom_kills();
     m->control = control_open(m);
     log_start(m);
     return EXIT_STOPPED;

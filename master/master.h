@@ -92,7 +92,8 @@ struct master {
     bool degraded;  /* and later were not, which was said, too */
     bool done;
     int exit_code;
-    unsigned killed; /* workers that had to be killed during the stop */
+    int64_t oom_kills; /* as last read: oom.h */
+    unsigned killed;   /* workers that had to be killed during the stop */
 };
 
 /* Runs the server; returns the exit code. The one who calls it ends the process with it. */

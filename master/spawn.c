@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "master/child.h"
 #include "master/master.h"
+#include "master/oom.h"
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
@@ -378,11 +379,27 @@ static void watch(struct master *m, struct worker *w, int64_t now)
         abort_hung(m, w, now, beat);
 }
 
+/* The kernel does not say whom it killed for want of memory, only how many. */
+static bool out_of_memory(struct master *m, int status)
+{
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        return false;
+    int64_t before = m->oom_kills;
+    m->oom_kills = oom_kills();
+    return m->oom_kills > before && before >= 0;
+}
+
 /* A death that nobody asked for: who it was, what it took with it, and when its place is filled again. */
 static void mourn(struct master *m, struct worker *w, int64_t now)
 {
     struct slot *s = slot_of(m, w);
     char how[64], next[64] = "not replaced";
+    if (w->cause == DEATH_COUNT && out_of_memory(m, w->status)) {
+        w->cause = DEATH_oom;
+        log_error(
+            "the kernel killed worker %u for want of memory: it had %lld MB, and the limit of its cgroup is reached",
+            w->slot, (long long)s->rss_kb / 1024);
+    }
     if (w->cause == DEATH_COUNT)
         w->cause = WIFSIGNALED(w->status) ? DEATH_signal : w->was_ready ? DEATH_exit : DEATH_boot_failed;
     atomic_fetch_add(&m->sb->deaths[w->role][w->cause], 1);

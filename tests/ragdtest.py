@@ -117,6 +117,7 @@ class Ragd:
         self.dir = pathlib.Path(dir or tempfile.mkdtemp(prefix="ragd-test-"))
         self.port = free_port()
         self.args = list(args)
+        self.prefix = []  # a command that runs ragd
         self.env = env or {}
         self.proc = None
         self.client = None
@@ -150,7 +151,7 @@ class Ragd:
         """Starts the process and does not wait."""
         with open(self.log_file, "ab") as err, open(self.access_file, "ab") as out:
             self.proc = subprocess.Popen(
-                [BIN, "serve", "-c", str(self.file), *self.args],
+                [*self.prefix, BIN, "serve", "-c", str(self.file), *self.args],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.dir, env=self.environ(),
             )  # fmt: skip
         return self

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -129,6 +130,40 @@ def test_once_ready_crashes_never_end_the_server():
         wait_for(lambda: ready(r) and ready(r, "ingest"), "both workers", 20)
         assert "degraded: no " in r.log()
         wait_for(lambda: "not degraded any more" in r.log().rpartition("degraded: no ")[2], r.log)
+
+
+def memory_cgroup():
+    """A path where memory cgroups can be made here, and the name of the limit; or None."""
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        probe = pathlib.Path(root, f"ragd-test-{os.getpid()}")
+        try:
+            probe.mkdir()
+            found = (probe / limit).exists()
+            probe.rmdir()
+            if found:
+                return probe, limit
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.skipif(not memory_cgroup(), reason="no right to make a memory cgroup")
+def test_death_for_want_of_memory_is_named():
+    path, limit = memory_cgroup()
+    path.mkdir()
+    try:
+        (path / limit).write_text(str(300 << 20))
+        r = Ragd()
+        r.prefix = ["sh", "-c", f'echo $$ >{path}/cgroup.procs; exec "$@"', "sh"]
+        with r:
+            victim = ready(r)[0]
+            assert fetch(f"{r.url}/debug/leak?mb=600") != 200
+            assert "the limit of its cgroup is reached" in r.wait_log("for want of memory")
+            assert "signal 9 (KILL)" in r.wait_log(f"pid {victim}) died")
+            wait_for(lambda: ready(r) and ready(r)[0] != victim, "the replacement", 10)
+    finally:
+        wait_for(lambda: not (path / "cgroup.procs").read_text(), "the cgroup to be empty")
+        path.rmdir()
 
 
 # -- scaling
@@ -259,13 +294,10 @@ def unshare():
 def test_as_pid_1_it_reaps_strangers_and_stops_on_term():
     r = Ragd({"log": {"level": "debug"}})
     try:
-        with open(r.log_file, "ab") as err:
-            # The shell makes an orphan that ends after it, and then becomes ragd.
-            script = f'(sh -c "sleep 0.3; exit 4" &) ; exec "{BIN}" serve -c "{r.file}"'
-            r.proc = subprocess.Popen(
-                ["unshare", "-pf", "--kill-child", "--mount-proc", "sh", "-c", script],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, cwd=r.dir, env=r.environ(),
-            )  # fmt: skip
+        # The shell makes an orphan that ends after it, and then becomes ragd.
+        script = '(sh -c "sleep 0.3; exit 4" &) ; exec "$@"'
+        r.prefix = ["unshare", "-pf", "--kill-child", "--mount-proc", "sh", "-c", script, "sh"]
+        r.spawn()
         r.wait_ready()
         assert ", pid 1," in r.log()
         r.wait_log("which is none of ours")
