@@ -64,6 +64,9 @@ class Bench:
         self.floor, self.nginx = peers.floor(tmp, args.workers), peers.nginx(tmp, args.workers)
         self.fastapi = peers.fastapi(tmp, args.workers, dsn)
         self.open += [self.floor.close, self.nginx.close, self.fastapi.close]
+        for name, server in (("ragd", self.ragd), ("fastapi", self.fastapi), ("nginx", self.nginx)):
+            # Now, while their heaps are fresh: later the memory of ended requests would hide what a connection takes.
+            self.other[f"{name} bytes per idle connection"] = self.idle_connection(server)
         for name, script in sql.pgbench_scripts(self.load).items():
             (tmp / name).write_text(script)
 
@@ -142,13 +145,13 @@ class Bench:
     def lanes(self):
         """Lookups with two clients running a slow query beside them, in terms of lookups without."""
         ratios = []
-        with sql.slow_query(self.ragd, self.cluster, self.database) as slow:
-            for _ in range(self.args.rounds):
-                without = self.http(self.ragd, "b").result()
-                with slow.clients(2):
-                    beside = self.http(self.ragd, "b").result()
-                ratios.append(beside["rate"] / without["rate"])
-            self.other["slow query alone, ms"] = slow.milliseconds
+        slow = sql.slow_query(self.ragd, self.cluster, self.database)
+        for _ in range(self.args.rounds):
+            without = self.http(self.ragd, "b").result()
+            with slow.clients(2):
+                beside = self.http(self.ragd, "b").result()
+            ratios.append(beside["rate"] / without["rate"])
+        self.other["slow query alone, ms"] = slow.milliseconds
         return statistics.median(ratios)
 
     def start_time(self):
@@ -185,7 +188,6 @@ class Bench:
         for name, server in (("ragd", self.ragd), ("fastapi", self.fastapi), ("nginx", self.nginx)):
             used = memory(server.pid)
             self.other[f"{name} RSS, MB"], self.other[f"{name} PSS, MB"] = used["Rss"] / 1e6, used["Pss"] / 1e6
-            self.other[f"{name} bytes per idle connection"] = self.idle_connection(server)
         if "b" in self.args.only:
             self.other["busier worker's share"] = self.share()
             self.other["lookups beside slow queries"] = self.lanes()

@@ -11,14 +11,15 @@ import asyncpg
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-COLUMNS = """d.id, c.id AS collection_id, d.external_id, d.filename, d.title, d.mime, d.bytes, encode(d.sha256, 'hex') AS sha256,
- d.pages, d.chunks, d.language, d.metadata, d.tags, d.state, d.version, d.content_version, d.updated_us, d.job AS job_id"""
-GET = f"SELECT {COLUMNS} FROM documents d JOIN collections c ON c.no = d.collection WHERE d.id = $1"
-LIST = f"""SELECT {COLUMNS} FROM documents d JOIN collections c ON c.no = d.collection
- WHERE c.id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3"""
-INSERT = os.environ["BENCH_INSERT"]
+GET, LIST, INSERT = (os.environ[name] for name in ("BENCH_GET", "BENCH_LIST", "BENCH_INSERT"))
 
 app = FastAPI()
+
+
+def document_out(row):
+    out = dict(row)
+    out["sha256"] = out["sha256"].hex()
+    return out
 
 
 class DocumentIn(BaseModel):
@@ -32,7 +33,7 @@ class DocumentIn(BaseModel):
 @app.on_event("startup")
 async def startup():
     async def prepare(connection):
-        await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        await connection.set_type_codec("json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
     app.state.pool = await asyncpg.create_pool(os.environ["BENCH_DSN"], min_size=8, max_size=8, init=prepare)
 
@@ -48,14 +49,14 @@ async def get_document(document: uuid.UUID):
         row = await connection.fetchrow(GET, document)
     if row is None:
         raise HTTPException(404, "no such document")
-    return dict(row)
+    return document_out(row)
 
 
 @app.get("/api/v1/collections/{collection}/documents")
 async def list_documents(collection: uuid.UUID, after: uuid.UUID, limit: Optional[int] = 20):
     async with app.state.pool.acquire() as connection:
         rows = await connection.fetch(LIST, collection, after, limit)
-    return {"object": "list", "data": [dict(r) for r in rows], "has_more": len(rows) == limit}
+    return {"object": "list", "data": [document_out(r) for r in rows], "has_more": len(rows) == limit}
 
 
 @app.post("/api/v1/collections/{collection}/documents", status_code=202)

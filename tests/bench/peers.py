@@ -65,7 +65,8 @@ def fastapi(tmp, workers, dsn):
     argv = [sys.executable, "/usr/bin/gunicorn", "-w", str(workers), "-k", "uvicorn.workers.UvicornWorker",
             "-b", f"127.0.0.1:{port}", "--log-level", "warning", "--chdir", str(HERE), "fastapi_app:app"]
     return Server(argv, port, tmp / "fastapi.log",
-                  {"BENCH_DSN": dsn, "BENCH_INSERT": sql.PEER_INSERT, "PYTHONDONTWRITEBYTECODE": "1"})
+                  {"BENCH_DSN": dsn, "BENCH_GET": sql.PEER_GET, "BENCH_LIST": sql.PEER_LIST,
+                   "BENCH_INSERT": sql.PEER_INSERT, "PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def postgres():
