@@ -178,7 +178,8 @@ must_use int collection_no(struct sqlite *db, const struct uuid *id, int64_t *no
     "d.no, d.id, c.id, d.external_id, d.filename, d.title, d.mime, d.language, d.metadata, d.tags, d.sha256, " \
     "d.bytes, d.pages, d.chunks, d.tokens, d.state, d.progress_done, d.progress_total, d.error_code, "         \
     "d.error_stage, d.error_message, d.error_page, d.version, d.content_version, d.updated_us, d.job"
-#define DOCUMENT_FROM " FROM documents d JOIN collections c ON c.no = d.collection AND c.deleted = 0 "
+#define DOCUMENT_JOIN " JOIN collections c ON c.no = d.collection AND c.deleted = 0 "
+#define DOCUMENT_FROM " FROM documents d" DOCUMENT_JOIN
 void document_read(struct stmt *s, struct arena *a, struct store_document *out);
 must_use int document_by_no(struct sqlite *db, struct arena *a, int64_t no, struct store_document *out, struct err *e);
 must_use int document_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_document *out,

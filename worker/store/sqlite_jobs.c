@@ -136,12 +136,15 @@ static int list(struct sqlite *db, struct arena *a, const struct store_job_query
                 struct err *e)
 {
     struct page_sql page = page_sql(a, &q->page, "id");
-    const char *state = ""; /* a literal number lets the partial index serve it */
+    const char *state = "", *hint = "";
     int rc;
     if (q->has_state)
-        state = arena_printf(a, " AND state = %d", (int)q->state).p;
-    struct stmt *s = stmt_get(db, arena_printf(a, "SELECT " COLUMNS " FROM jobs WHERE 1%s%s%s%s%s%s LIMIT ?", state,
-                                               q->has_document ? " AND document = ?" : "",
+        state =
+            arena_printf(a, " AND state = %d%s", (int)q->state, q->state != JOB_succeeded ? " AND state <> 2" : "").p;
+    if (q->has_state && q->state != JOB_succeeded && !q->has_document && !q->has_collection)
+        hint = " INDEXED BY jobs_unsuccessful"; /* the planner cannot see that it serves */
+    struct stmt *s = stmt_get(db, arena_printf(a, "SELECT " COLUMNS " FROM jobs%s WHERE 1%s%s%s%s%s%s LIMIT ?", hint,
+                                               state, q->has_document ? " AND document = ?" : "",
                                                q->has_collection ? " AND collection = ?" : "",
                                                q->type.n ? " AND type = ?" : "", page.where.p, page.order.p)
                                       .p);

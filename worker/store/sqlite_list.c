@@ -85,9 +85,23 @@ struct page_walk {
     size_t n, want;
 };
 
+/* The planner cannot see that `state = 6` implies the condition of the partial index, nor how few share a hash. */
+static const char *index_hint(const struct store_document_query *q)
+{
+    if (q->has_sha256)
+        return " INDEXED BY documents_sha256";
+    if (q->has_state && q->state != DOCUMENT_ready)
+        return " INDEXED BY documents_unready";
+    return "";
+}
+
 static const char *predicates(struct arena *a, const struct store_document_query *q)
 {
-    const char *state = q->has_state ? arena_printf(a, " AND d.state = %d", (int)q->state).p : "";
+    const char *state = "";
+    if (q->has_state)
+        state =
+            arena_printf(a, " AND d.state = %d%s", (int)q->state, q->state != DOCUMENT_ready ? " AND d.state <> 5" : "")
+                .p;
     return arena_printf(a, "%s%s%s%s%s%s", state, q->has_sha256 ? " AND d.sha256 = ?" : "",
                         q->external_id.n ? " AND d.external_id = ?" : "",
                         q->tag.n ? " AND EXISTS (SELECT 1 FROM json_each(d.tags) t WHERE t.value = ?)" : "",
@@ -106,11 +120,12 @@ static int page_slice(struct sqlite *db, struct arena *a, struct page_walk *p, s
     if (walk_slice(db, &p->walk, e) < 0)
         return -1;
     const char *end = !p->has_end ? "" : p->walk.up ? " AND d.id < ?" : " AND d.id > ?";
-    struct stmt *s = stmt_get(db, arena_printf(a,
-                                               "SELECT " DOCUMENT_COLUMNS DOCUMENT_FROM
-                                               "WHERE d.collection = ?%s%s%s ORDER BY d.id %s LIMIT ?",
-                                               walk_where(&p->walk), end, p->where, p->walk.up ? "ASC" : "DESC")
-                                      .p);
+    struct stmt *s =
+        stmt_get(db, arena_printf(a,
+                                  "SELECT " DOCUMENT_COLUMNS " FROM documents d%s" DOCUMENT_JOIN
+                                  "WHERE d.collection = ?%s%s%s ORDER BY d.id %s LIMIT ?",
+                                  index_hint(q), walk_where(&p->walk), end, p->where, p->walk.up ? "ASC" : "DESC")
+                         .p);
     bind_i64(s, p->walk.collection);
     walk_bind(s, &p->walk);
     if (p->has_end)
