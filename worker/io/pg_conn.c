@@ -297,7 +297,7 @@ static suspends void connect_main(void *arg)
     pg_release(pg);
 }
 
-suspends void pg_conn_start(struct pg_conn *conn)
+void pg_conn_start(struct pg_conn *conn)
 {
     if (conn->state != CONN_DOWN || conn->pg->closing)
         return;

@@ -85,7 +85,7 @@ struct pg {
 };
 
 /* pg_conn.c */
-suspends void pg_conn_start(struct pg_conn *conn); /* in the background, if it is DOWN */
+void pg_conn_start(struct pg_conn *conn); /* in the background, if it is DOWN */
 /* Connects and sets up; what `ragd` needs of a session is set, nothing is prepared. */
 suspends PGconn *pg_conn_open(struct pg *pg, struct err *e);
 bool pg_budget_take(struct pg *pg, struct err *e);
