@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from ragdtest import Ragd, wait_for
-from test_http_wire import Wire, get, metric
+from wire import Wire, get, metric
 
 SIZE = 3_000_000
 

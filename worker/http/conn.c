@@ -160,20 +160,17 @@ static void after_exchange(struct http_conn *c, bool keep_alive)
         net_resume(&c->net);
 }
 
-static void exchange_run(void *arg)
+static void turn_away(struct exchange *x)
 {
-    struct exchange *x = arg;
+    STAT_ADD(requests_rejected_total, 1);
+    reply_problem(&x->r, &x->error);
+    access_log(&x->r);
+    score_request(0, x->reply.status, clock_ns() - x->r.start_ns);
+}
+
+static void end_exchange(struct exchange *x)
+{
     struct http_conn *c = x->conn;
-    x->fiber = fiber_self();
-    if (x->rejected) {
-        STAT_ADD(requests_rejected_total, 1);
-        reply_problem(&x->r, &x->error);
-        access_log(&x->r);
-        score_request(0, x->reply.status, clock_ns() - x->r.start_ns);
-    } else {
-        server()->ops->request(&x->r);
-    }
-    body_settle_rest(x);
     bool keep_alive = x->keep_alive && !server()->draining && x->reply.phase == REPLY_SENT;
     c->linger = !x->body.done;
     if (running == c && !keep_alive)
@@ -181,6 +178,19 @@ static void exchange_run(void *arg)
     c->x = NULL;
     exchange_free(x);
     after_exchange(c, keep_alive);
+}
+
+suspends static void exchange_run(void *arg)
+{
+    struct exchange *x = arg;
+    x->fiber = fiber_self();
+    if (x->rejected) {
+        turn_away(x);
+    } else {
+        server()->ops->request(&x->r);
+        body_settle_rest(x);
+    }
+    end_exchange(x);
 }
 
 /* ---- heads ---- */
@@ -202,7 +212,8 @@ static void exchange_start(struct http_conn *c, struct exchange *x)
     if (!fiber_spawn("request", exchange_run, x)) {
         err_set(&x->error, ERR_OVERLOADED, "too many requests are being worked on");
         reject(x);
-        exchange_run(x);
+        turn_away(x);
+        end_exchange(x);
     }
 }
 
