@@ -295,6 +295,7 @@ struct words {
     struct chunker *c;
     const struct block *b;
     size_t base, from; /* of the text; of the word that is open */
+    size_t last;       /* where the latest term begins */
     size_t tokens;     /* that begin in it */
     int rc;
 };
@@ -311,11 +312,12 @@ static bool word(void *arg, const struct term *t)
 {
     struct words *w = arg;
     size_t at = w->base + t->from;
-    if (w->tokens && at > w->from) {
+    if (w->tokens && at > w->last) { /* several terms may come of one word */
         w->rc = add_word(w, at);
         w->from = at;
         w->tokens = 0;
     }
+    w->last = at;
     w->tokens++;
     return w->rc == 0;
 }
@@ -323,7 +325,7 @@ static bool word(void *arg, const struct term *t)
 /* One piece per word, with what follows it up to the next. */
 static int add_words(struct chunker *c, const struct block *b, size_t from, size_t to, size_t glued)
 {
-    struct words w = {.c = c, .b = b, .base = from, .from = from, .tokens = glued};
+    struct words w = {.c = c, .b = b, .base = from, .from = from, .last = from, .tokens = glued};
     analyze(c->an, text_of(c, from, to), word, &w);
     return w.rc ? -1 : add_word(&w, to);
 }
