@@ -34,6 +34,7 @@ class Cli:
         done = subprocess.run([BIN, *args], cwd=self.folder, env=self.environ(), stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=120)  # fmt: skip
         assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "a worker died" not in done.stderr and "Sanitizer" not in done.stderr, done.stderr
         return done
 
     def json(self, *args, code=0):
@@ -306,6 +307,7 @@ def test_ingest_gives_up_when_its_workers_cannot_live(lite):
     out, err = running.communicate(timeout=30)
     assert running.returncode == 1, out
     assert killed >= 50 and "die as soon as they begin" in err
+    assert "a worker died: Killed; another takes its place" in err
     assert "unfinished: run it again to go on" in out
 
 

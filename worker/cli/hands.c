@@ -105,7 +105,7 @@ static bool ended(int stop_fd, int ms)
 static int keep(const struct config *cfg, int n, int stop_fd, int jobs_fd)
 {
     struct hand hand = {stop_fd, jobs_fd};
-    int alive = 0, young = 0;
+    int alive = 0, young = 0, status;
     int64_t last_start = 0;
     for (;;) {
         while (alive < n && !ended(stop_fd, 0)) {
@@ -117,7 +117,7 @@ static int keep(const struct config *cfg, int n, int stop_fd, int jobs_fd)
         }
         if (alive == 0)
             return 0;
-        if (waitpid(-1, NULL, 0) < 0) {
+        if (waitpid(-1, &status, 0) < 0) {
             if (errno == EINTR)
                 continue;
             return 1;
@@ -125,6 +125,10 @@ static int keep(const struct config *cfg, int n, int stop_fd, int jobs_fd)
         alive--;
         if (ended(stop_fd, 0))
             continue;
+        if (WIFSIGNALED(status))
+            log_warn("a worker died: %s; another takes its place", strsignal(WTERMSIG(status)));
+        else
+            log_warn("a worker ended with code %d; another takes its place", WEXITSTATUS(status));
         young = clock_ns() - last_start < YOUNG_MS * MS ? young + 1 : 0;
         if (young == GIVE_UP || ended(stop_fd, PAUSE_MS))
             n = 0; /* no more replacements: wait for the rest */
