@@ -235,6 +235,25 @@ static void test_refusals(void **state)
     refuses(STR("<!-- nothing -->"), "", "a.md", "empty_file", "no text");
 }
 
+/* Larger than what is parsed at once; the seams must not show. */
+static void test_large_markdown(void **state)
+{
+    (void)state;
+    struct buf md = {0}, expected = {0};
+    for (int i = 0; i < 30000; i++) {
+        buf_printf(&md,
+                   "## Part %d\n\nWords of *part* %d go on and on.\n\n```\n# no heading %d\n\nplain\n```\n\n- item\n\n",
+                   i, i, i);
+        buf_printf(&expected, "h2 Part %d\np Words of part %d go on and on.\ncode # no heading %d//plain\nli item\n", i,
+                   i, i);
+    }
+    assert_true(md.n > 2 << 20);
+    buf_ch(&expected, 0);
+    extracts(buf_view(&md), "", "a.md", "text/markdown", expected.p);
+    buf_fini(&md);
+    buf_fini(&expected);
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -295,6 +314,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_plain, begin, end),
         cmocka_unit_test_setup_teardown(test_charsets, begin, end),
         cmocka_unit_test_setup_teardown(test_refusals, begin, end),
+        cmocka_unit_test_setup_teardown(test_large_markdown, begin, end),
         cmocka_unit_test_setup_teardown(test_names, begin, end),
         cmocka_unit_test_setup_teardown(test_hostile, begin, end),
     };

@@ -42,6 +42,12 @@ void guard_fini(struct guard *g)
     g->at = g->end = NULL;
 }
 
+void guard_clear(struct guard *g)
+{
+    guard_fini(g);
+    g->total = 0;
+}
+
 static void leave(struct guard *g, const char *why)
 {
     g->exceeded = why;

@@ -1,5 +1,6 @@
 #include "worker/core/extract_private.h"
 #include <cmark.h>
+#include <ctype.h>
 
 /* cmark's allocator takes no context, and several documents may be parsed at once in helper threads. */
 static _Thread_local struct guard *current;
@@ -175,9 +176,8 @@ static void leave(struct walk *w, cmark_node *node)
     }
 }
 
-int extract_markdown(struct builder *b, struct guard *g, struct str in)
+static int parse(struct builder *b, struct guard *g, struct str in)
 {
-    in = skip_front_matter(b, in);
     struct walk w = {b, g, 0};
     volatile int rc = 0;
     current = g;
@@ -194,4 +194,40 @@ int extract_markdown(struct builder *b, struct guard *g, struct str in)
     }
     builder_close(b);
     return rc;
+}
+
+/* Large documents are parsed piece by piece, or their trees would take many times their size. A piece ends before a
+ * heading or a paragraph, outside of fenced code: where CommonMark starts anew whatever came before. */
+static size_t piece_length(struct str in)
+{
+    enum { PIECE = 1 << 20 };
+    bool blank = false;
+    char fenced = 0;
+    if (in.n <= PIECE)
+        return in.n;
+    for (struct str rest = in; rest.n;) {
+        size_t at = in.n - rest.n;
+        struct str line = str_cut(&rest, '\n'), text = str_trim(line);
+        unsigned char c = line.n ? (unsigned char)line.p[0] : 0;
+        bool fence = str_starts(text, STR("```")) || str_starts(text, STR("~~~"));
+        if (at >= PIECE && !fenced && !fence && (c == '#' || (blank && (isalnum(c) || c >= 0x80))))
+            return at;
+        if (fence && (!fenced || fenced == text.p[0]))
+            fenced = fenced ? 0 : text.p[0];
+        blank = text.n == 0 || (text.n == 1 && text.p[0] == '\r');
+    }
+    return in.n;
+}
+
+int extract_markdown(struct builder *b, struct guard *g, struct str in)
+{
+    in = skip_front_matter(b, in);
+    while (in.n) {
+        size_t n = piece_length(in);
+        if (parse(b, g, str_sub(in, 0, n)))
+            return -1;
+        guard_clear(g);
+        in = str_sub(in, n, in.n);
+    }
+    return 0;
 }

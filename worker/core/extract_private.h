@@ -22,8 +22,9 @@ struct guard {
     const char *stack;
     const char *exceeded; /* what, for the message */
 };
-void guard_init(struct guard *g); /* `stack` is the caller's */
-void guard_fini(struct guard *g); /* releases all that was allocated, in one sweep: trees need no walk to be freed */
+void guard_init(struct guard *g);  /* `stack` is the caller's */
+void guard_fini(struct guard *g);  /* releases all that was allocated, in one sweep: trees need no walk to be freed */
+void guard_clear(struct guard *g); /* the same, and the guard goes on; the time does, too */
 /* These leave by longjmp to g->out when a bound is reached. */
 void *guard_alloc(struct guard *g, size_t n);
 void *guard_realloc(struct guard *g, void *p, size_t n);
