@@ -1,5 +1,5 @@
 /* The event loop of a worker: libevent's base, one per process, and what happens at the end of each turn. Only
- * worker/fiber, worker/io, worker/net and the wiring in worker/ include this. */
+ * worker/fiber, worker/io, worker/net, the stores and the wiring in worker/ include this. */
 #pragma once
 #include "common/err.h"
 #include "common/list.h"

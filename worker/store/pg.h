@@ -2,6 +2,7 @@
  * write lane (each is one statement, so they share commits), and what is unbounded on the slow lane; see
  * worker/io/pg.h and pg_stmts.def. */
 #pragma once
+#include "worker/fiber/loop.h"
 #include "worker/io/pg.h"
 #include "worker/store/store.h"
 
@@ -18,7 +19,11 @@ struct pg_store {
     struct pg *pg;
     struct list creating; /* documents that wait for the next batch */
     int n_creating;
-    bool batching; /* a fiber sends batches */
+    bool batching;       /* a fiber sends batches */
+    struct list lookups; /* ids that wait for the next question */
+    int n_lookups;
+    int asking; /* questions under way */
+    struct loop_hook hook;
     bool announce; /* jobs were queued since the last notice to other machines */
     struct fiber *announcer;
     int refs; /* the owner, and fibers at work for it */
@@ -71,6 +76,9 @@ struct query {
 void filter_sql(struct query *q, const struct filter *f);
 
 void pg_store_release(struct pg_store *s);
+
+/* At the end of each turn: asks for the documents that fibers wait for. */
+void pg_lookups_flush(void *store);
 
 /* A job was queued: other machines are told, soon and not more often than ten times a second. */
 void pg_announce(struct pg_store *s);

@@ -7,27 +7,6 @@ static int not_found(struct err *e)
     return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
 }
 
-static suspends int one(struct store *st, struct arena *a, enum pg_statement stmt, struct pg_args *args,
-                        struct store_document *out, struct err *e)
-{
-    struct pg_rows r;
-    if (pg_call(pg_of(st)->pg, stmt, args, a, &r, e) < 0)
-        return -1;
-    if (!r.n)
-        return not_found(e);
-    read_document(&r, 0, out);
-    return 0;
-}
-
-suspends int pg_document_get(struct store *st, struct arena *a, const struct uuid *id, struct store_document *out,
-                             struct err *e)
-{
-    struct pg_args args;
-    pg_args_init(&args, a);
-    pg_arg_uuid(&args, id);
-    return one(st, a, S_DOCUMENT_GET, &args, out, e);
-}
-
 static suspends int collection_exists(struct store *st, struct arena *a, const struct uuid *id, struct err *e)
 {
     struct pg_args args;

@@ -142,7 +142,11 @@ suspends int store_pg_open(const struct config *cfg, struct store **out, struct 
     s->cfg = cfg;
     s->refs = 1;
     list_init(&s->creating);
+    list_init(&s->lookups);
+    s->hook = (struct loop_hook){.fn = pg_lookups_flush, .arg = s};
+    loop_hook_add(&s->hook, LOOP_FLUSH_BACKENDS); /* before the driver's, which sends */
     if (pg_open(cfg, statements, S_COUNT, &s->pg, e) < 0) {
+        loop_hook_del(&s->hook);
         free(s);
         return -1;
     }
@@ -162,6 +166,7 @@ static void pg_free(struct store *st)
 {
     struct pg_store *s = pg_of(st);
     s->closing = true;
+    loop_hook_del(&s->hook);
     pg_close(s->pg);
     s->pg = NULL;
     if (s->announcer)
