@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { STATUS_TIMEOUT_S = 5 };
+
 /* A connection to the master, or -1 with the reason on stderr unless `quiet`. */
 static int dial(const struct config *cfg, bool quiet)
 {
@@ -37,7 +39,7 @@ static int dial(const struct config *cfg, bool quiet)
     return -1;
 }
 
-/* Sends one line and reads one; NULL when the master ends without an answer. */
+/* Sends one line and reads one; NULL, with a message, when no answer comes. */
 static json_t *call(int fd, const char *line)
 {
     struct buf b = {0};
@@ -57,6 +59,8 @@ static json_t *call(int fd, const char *line)
             }
         }
     }
+    if (!o)
+        fprintf(stderr, "ragd: the server gave no answer\n");
     buf_fini(&b);
     close(fd);
     return o;
@@ -97,7 +101,10 @@ static void print_status(const json_t *o)
 
 int ctl_status(const struct config *cfg, bool json)
 {
+    struct timeval patience = {.tv_sec = STATUS_TIMEOUT_S};
     int fd = dial(cfg, false);
+    if (fd >= 0) /* a master that was stopped still has its socket */
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     json_t *o = fd < 0 ? NULL : call(fd, "{\"cmd\":\"status\"}\n");
     if (!o)
         return 1;

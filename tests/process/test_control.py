@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import stat
 
@@ -46,6 +47,16 @@ def test_status_without_a_server_exits_1():
         assert str(r.control) in done.stderr
     finally:
         r.close()
+
+
+def test_status_does_not_wait_for_a_master_that_is_stopped():
+    with Ragd() as r:
+        os.kill(r.pid, signal.SIGSTOP)
+        try:
+            done = r.cli("status", timeout=60)
+        finally:
+            os.kill(r.pid, signal.SIGCONT)
+        assert done.returncode == 1 and "no answer" in done.stderr
 
 
 def test_the_socket_is_the_owners_alone():
