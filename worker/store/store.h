@@ -41,7 +41,7 @@ struct store_collection {
     struct str chunking;                    /* JSON object, as text; "{}" = defaults */
     int64_t version, updated_us;
     int64_t documents, failed, bytes; /* counts, exact */
-    int64_t chunks, tokens;           /* of ready documents; what BM25 needs: N and the sum of lengths */
+    int64_t chunks, tokens;           /* in the index now; what BM25 needs: N and the sum of lengths */
 };
 struct store_collection_patch { /* set_* says which members change */
     bool set_name, set_description, set_language, set_metadata, set_chunking;
@@ -319,7 +319,8 @@ struct store_ops {
     /* `fn(arg)` is called when a process of another machine may have queued a job. NULL: there are no such machines. */
     void (*on_job)(struct store *, void (*fn)(void *arg), void *arg);
 
-    /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
+    /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent, and
+     * so do those still running after 10 minutes: their worker died. */
     suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in, bool *mine,
                                       struct store_idempotency *out, struct err *);
     suspends int (*idempotency_end)(struct store *, const struct store_idempotency *,
