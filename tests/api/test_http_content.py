@@ -216,3 +216,51 @@ def test_connections_are_shared_evenly():
         for w in wires:
             w.sock.close()
         assert busier - other <= 16, held
+
+
+# ---- server-sent events
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """Without ingest workers every job stays queued, so its events stay open. The request timeout does not end them."""
+    with Ragd({"http": {"request_timeout": "300ms"}}, args=["--role", "http"]) as r:
+        yield r
+
+
+def follow(server):
+    """A connection that follows a job which does not move."""
+    name = hashlib.sha256(os.urandom(8)).hexdigest()
+    collection = server.post("/api/v1/collections", json={"name": name}).json()["id"]
+    reply = server.post(f"/api/v1/collections/{collection}/documents", json={"text": "hello"})
+    w = Wire(server, get(f"/api/v1/jobs/{reply.json()['job']['id']}/events"))
+    head = w.until(b"\r\n\r\n").decode().lower()
+    assert " 200 " in head
+    for field in ("content-type: text/event-stream", "cache-control: no-cache, no-transform", "x-accel-buffering: no"):
+        assert field in head
+    assert b"data: {" in w.until(b"\n\n")
+    return w
+
+
+def test_events_outlive_the_request_timeout(quiet):
+    with follow(quiet) as w:
+        w.sock.settimeout(1)
+        with pytest.raises(socket.timeout):
+            w.until(b"0\r\n\r\n")
+        assert quiet.get("/livez").status_code == 200
+
+
+def test_a_follower_that_leaves_is_noticed(quiet):
+    before = metric(quiet, "ragd_requests_in_flight")
+    with follow(quiet):
+        assert metric(quiet, "ragd_requests_in_flight") == before + 1
+    wait_for(lambda: metric(quiet, "ragd_requests_in_flight") == before, "the request to end")
+
+
+def test_a_stop_does_not_wait_for_followers():
+    with Ragd(args=["--role", "http"]) as r:
+        with follow(r) as w:
+            r.send(signal.SIGTERM)
+            while w.more():
+                pass
+        assert r.wait_exit(10) == 0
