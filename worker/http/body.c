@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { MORE = -2, DISCARD_MAX = 64 * 1024, OVERHEAD_MAX = 16 * 1024, PIECE = 16 * 1024 };
+enum { MORE = -2, DISCARD_MAX = 64 * 1024, PIECE = 16 * 1024 };
 
 void body_begin(struct exchange *x, const struct head *h)
 {
@@ -24,144 +24,48 @@ bool request_has_body(const struct request *r)
     return r->chunked || r->content_length > 0;
 }
 
-/* ---- chunked (RFC 9112 section 7.1) ---- */
-
-static int bad_chunk(struct body *b, struct err *e, const char *what)
-{
-    b->failed = true;
-    return err_set(e, ERR_BAD_REQUEST, "the chunked body is malformed: %s", what);
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int size_digit(struct body *b, char c, struct err *e)
-{
-    int d = hex_digit(c);
-    if (d >= 0) {
-        if (b->left >> 58)
-            return bad_chunk(b, e, "a chunk size is too large");
-        b->left = b->left << 4 | d;
-        b->chunk = CHUNK_SIZE_MORE;
-        return 0;
-    }
-    if (b->chunk == CHUNK_SIZE || (c != ';' && c != '\r'))
-        return bad_chunk(b, e, "a chunk size must be hexadecimal digits, then CRLF");
-    b->chunk = c == ';' ? CHUNK_EXT : CHUNK_SIZE_LF;
-    return 0;
-}
-
-static bool is_text(char c)
-{
-    return (unsigned char)c >= ' ' || c == '\t' ? c != 0x7f : false;
-}
-
-/* One byte that is not data. */
-static int chunk_byte(struct body *b, char c, struct err *e)
-{
-    switch (b->chunk) {
-    case CHUNK_SIZE:
-    case CHUNK_SIZE_MORE: return size_digit(b, c, e);
-    case CHUNK_EXT:
-        if (++b->overhead > OVERHEAD_MAX)
-            return bad_chunk(b, e, "too many chunk extensions");
-        if (c == '\r')
-            b->chunk = CHUNK_SIZE_LF;
-        else if (!is_text(c))
-            return bad_chunk(b, e, "a control character in a chunk extension");
-        return 0;
-    case CHUNK_SIZE_LF:
-        if (c != '\n')
-            return bad_chunk(b, e, "CR without LF after a chunk size");
-        b->chunk = b->left ? CHUNK_DATA : CHUNK_TRAILER;
-        return 0;
-    case CHUNK_DATA_CR:
-        if (c != '\r')
-            return bad_chunk(b, e, "a chunk is longer than its size says");
-        b->chunk = CHUNK_DATA_LF;
-        return 0;
-    case CHUNK_DATA_LF:
-        if (c != '\n')
-            return bad_chunk(b, e, "CR without LF after a chunk");
-        b->chunk = CHUNK_SIZE;
-        return 0;
-    case CHUNK_TRAILER: /* at the start of a line */
-        if (c == '\r') {
-            b->chunk = CHUNK_END_LF;
-            return 0;
-        }
-        b->chunk = CHUNK_TRAILER_NAME;
-        if (c == ':')
-            return bad_chunk(b, e, "a trailer field without a name");
-        /* fall through */
-    case CHUNK_TRAILER_NAME:
-        if (++b->overhead > OVERHEAD_MAX)
-            return bad_chunk(b, e, "the trailer section is too long");
-        if (c == ':')
-            b->chunk = CHUNK_TRAILER_VALUE;
-        else if (!parser_is_token((struct str){&c, 1}))
-            return bad_chunk(b, e, "a trailer field name has a character that is not allowed there");
-        return 0;
-    case CHUNK_TRAILER_VALUE:
-        if (++b->overhead > OVERHEAD_MAX)
-            return bad_chunk(b, e, "the trailer section is too long");
-        if (c == '\r')
-            b->chunk = CHUNK_TRAILER_LF;
-        else if (!is_text(c))
-            return bad_chunk(b, e, "a control character in a trailer field");
-        return 0;
-    case CHUNK_TRAILER_LF:
-        if (c != '\n')
-            return bad_chunk(b, e, "CR without LF in the trailer section");
-        b->chunk = CHUNK_TRAILER;
-        return 0;
-    case CHUNK_END_LF:
-        if (c != '\n')
-            return bad_chunk(b, e, "CR without LF at the end");
-        b->done = true;
-        return 0;
-    case CHUNK_DATA: break;
-    }
-    abort();
-}
-
 /* ---- reading ---- */
 
 /* Data that can be had without waiting: > 0, 0 at the end, -1, or MORE. */
-static ssize_t take(struct exchange *x, char *buf, size_t cap, struct err *e)
+static ssize_t take_chunked(struct exchange *x, char *buf, size_t cap, struct err *e)
 {
     struct body *b = &x->body;
     struct net_conn *c = &x->conn->net;
-    while (!b->done) {
-        if (!x->r.chunked || b->chunk == CHUNK_DATA) {
-            size_t want = (int64_t)cap < b->left ? cap : (size_t)b->left;
-            ssize_t n = net_read(c, buf, want);
+    for (;;) {
+        if (b->chunked.state == CHUNK_DATA) {
+            ssize_t n = net_read(c, buf, (int64_t)cap < b->chunked.left ? cap : (size_t)b->chunked.left);
             if (n <= 0)
                 return MORE;
-            b->left -= n;
-            if (!b->left && x->r.chunked)
-                b->chunk = CHUNK_DATA_CR;
-            else if (!b->left)
-                b->done = true;
+            chunked_data(&b->chunked, (size_t)n);
             return n;
         }
-        struct str in = net_input(c);
-        size_t i = 0;
-        while (i < in.n && b->chunk != CHUNK_DATA && !b->done) {
-            if (chunk_byte(b, in.p[i], e))
-                return -1;
-            i++;
+        ssize_t n = chunked_control(&b->chunked, net_input(c), e);
+        if (n < 0) {
+            b->failed = true;
+            return -1;
         }
-        net_consume(c, i);
-        if (!b->done && b->chunk != CHUNK_DATA && net_fill(c) <= 0)
+        net_consume(c, (size_t)n);
+        b->done = b->chunked.state == CHUNK_END;
+        if (b->done)
+            return 0;
+        if (b->chunked.state != CHUNK_DATA && net_fill(c) <= 0)
             return MORE;
     }
-    return 0;
+}
+
+static ssize_t take(struct exchange *x, char *buf, size_t cap, struct err *e)
+{
+    struct body *b = &x->body;
+    if (b->done)
+        return 0;
+    if (x->r.chunked)
+        return take_chunked(x, buf, cap, e);
+    ssize_t n = net_read(&x->conn->net, buf, (int64_t)cap < b->left ? cap : (size_t)b->left);
+    if (n <= 0)
+        return MORE;
+    b->left -= n;
+    b->done = !b->left;
+    return n;
 }
 
 static int too_large(struct exchange *x, struct err *e)

@@ -4,6 +4,7 @@
  * fiber; body.c and reply.c run on it. An event callback never touches the exchange, it only wakes its fiber. */
 #pragma once
 #include "worker/http/http.h"
+#include "worker/http/chunked.h"
 #include "worker/http/parser.h"
 #include "worker/net/accept.h"
 #include "worker/net/conn.h"
@@ -49,27 +50,12 @@ struct http_conn {
 };
 
 enum exchange_wait { WAIT_INPUT, WAIT_OUTPUT, WAIT_EVENT, WAITS };
-enum chunk_state {
-    CHUNK_SIZE,
-    CHUNK_SIZE_MORE,
-    CHUNK_EXT,
-    CHUNK_SIZE_LF,
-    CHUNK_DATA,
-    CHUNK_DATA_CR,
-    CHUNK_DATA_LF,
-    CHUNK_TRAILER,
-    CHUNK_TRAILER_NAME,
-    CHUNK_TRAILER_VALUE,
-    CHUNK_TRAILER_LF,
-    CHUNK_END_LF
-};
 enum reply_phase { REPLY_NONE, REPLY_BUILT, REPLY_STREAM, REPLY_SENT };
 
 struct body {
-    int64_t left; /* of the body, or of the current chunk */
+    int64_t left; /* of a body of known length */
     int64_t limit, got;
-    enum chunk_state chunk;
-    uint32_t overhead;   /* bytes of chunk extensions and trailers */
+    struct chunked chunked;
     bool expect;         /* the client waits for 100 Continue */
     bool done, failed;   /* failed: nothing more can be read, and the connection must end */
     bool settle_waiting; /* a small rest is read after the reply */
