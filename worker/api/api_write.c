@@ -58,10 +58,12 @@ static void write_document_error(struct json_out *o, const struct store_document
 
 void api_write_document(struct json_out *o, const struct store_document *d)
 {
+    enum { USUAL_SIZE = 1024 };
     static const struct uuid none;
+    buf_reserve(o->b, USUAL_SIZE + d->metadata.n + d->tags.n);
     jo_begin(o, '{');
     jo_member(o, "id"), jo_uuid(o, &d->id);
-    jo_member(o, "object"), jo_strz(o, "document");
+    jo_member(o, "object"), jo_raw(o, STR("\"document\""));
     jo_member(o, "collection_id"), jo_uuid(o, &d->collection);
     jo_member(o, "external_id"), write_optional(o, d->external_id);
     jo_member(o, "filename"), write_optional(o, d->filename);

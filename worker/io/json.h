@@ -57,7 +57,15 @@ static inline struct json_out json_out(struct buf *b)
 }
 void jo_begin(struct json_out *o, char open);     /* '{' or '[' as a value */
 void jo_end(struct json_out *o, char close);      /* '}' or ']' */
-void jo_key(struct json_out *o, struct str name); /* `name` needs no escaping: a literal of ours */
+void jo_key(struct json_out *o, struct str name); /* `name` needs no escaping: it is ours */
+/* The same for a literal: one copy, comma and quotes included. */
+#define jo_member(o, name) jo_member_text(o, ",\"" name "\":", sizeof(name) + 3)
+static inline void jo_member_text(struct json_out *o, const char *text, size_t n)
+{
+    size_t skip = o->comma ? 0 : 1;
+    buf_add(o->b, text + skip, n - skip);
+    o->comma = false;
+}
 void jo_str(struct json_out *o, struct str v);
 void jo_strz(struct json_out *o, const char *v); /* NULL: null */
 void jo_i64(struct json_out *o, int64_t v);
@@ -67,4 +75,3 @@ void jo_null(struct json_out *o);
 void jo_raw(struct json_out *o, struct str json); /* verbatim JSON, as a jsonb column gives it */
 void jo_uuid(struct json_out *o, const struct uuid *u);
 void jo_time(struct json_out *o, int64_t wall_us); /* RFC 3339; 0: null */
-#define jo_member(o, name) jo_key(o, STR(name))
