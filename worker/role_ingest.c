@@ -42,8 +42,6 @@ suspends static int start(const struct heritage *h, struct err *e)
     role.runner = job_runner_start(h->cfg, role.store, h->jobs_fd, job_kinds, n_job_kinds);
     if (!role.runner)
         return err_set(e, ERR_INTERNAL, "no fiber for jobs");
-    if (role.store->ops->on_job)
-        role.store->ops->on_job(role.store, job_runner_wake, role.runner);
     if (!fiber_spawn("sweep", sweep_main, NULL))
         return err_set(e, ERR_INTERNAL, "no fiber for the sweep");
     return 0;

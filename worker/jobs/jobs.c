@@ -374,6 +374,12 @@ suspends static void leaser_main(void *arg)
     r->leaser = NULL;
 }
 
+/* The store says that some process, maybe of another host, has queued a job. */
+static void wake_runner(void *r)
+{
+    wake_leaser(r);
+}
+
 struct job_runner *job_runner_start(const struct config *cfg, struct store *s, int jobs_fd,
                                     const struct job_kind *kinds, size_t n)
 {
@@ -387,18 +393,13 @@ struct job_runner *job_runner_start(const struct config *cfg, struct store *s, i
     r->n_kinds = n;
     r->owner = uuid_v7();
     list_init(&r->running);
-    if (s->ops->jobs_watch)
-        s->ops->jobs_watch(s, job_runner_wake, r);
+    if (s->ops->on_job)
+        s->ops->on_job(s, wake_runner, r);
     if (!fiber_spawn("jobs", leaser_main, r)) {
         free(r);
         return NULL;
     }
     return r;
-}
-
-void job_runner_wake(void *r)
-{
-    wake_leaser(r);
 }
 
 void job_runner_drain(struct job_runner *r)

@@ -313,10 +313,7 @@ struct store_ops {
                                  bool count_attempt, struct str code, struct str stage, struct str message,
                                  struct err *);
 
-    /* `fn(arg)` is called, from the loop, when some other process may have queued a job. NULL: the product cannot tell. */
-    void (*jobs_watch)(struct store *, void (*fn)(void *arg), void *arg);
-
-    /* `fn(arg)` is called when a process of another machine may have queued a job. NULL: there are no such machines. */
+    /* `fn(arg)` is called, from the loop, when a process of another machine may have queued a job. NULL: there are no such machines. */
     void (*on_job)(struct store *, void (*fn)(void *arg), void *arg);
 
     /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent, and
