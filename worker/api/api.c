@@ -45,9 +45,19 @@ static void parse_blocking(void *arg)
     p->result = json_parse_object(p->arena, p->text, p->depth, p->out, p->e);
 }
 
+suspends int api_parse(struct request *r, struct arena *a, struct str text, json_t **out, struct err *e)
+{
+    enum { LARGE = 1 << 20 }; /* takes longer than others should wait for their turn */
+    struct parse p = {a, text, (int)r->cfg->limits_json_depth, 0, out, e};
+    if (text.n > LARGE)
+        fiber_blocking(parse_blocking, &p);
+    else
+        parse_blocking(&p);
+    return p.result;
+}
+
 suspends int api_body(struct request *r, bool optional, json_t **out, struct err *e)
 {
-    enum { LARGE = 1 << 20 }; /* takes longer to parse than others should wait for their turn */
     bool upload = r->route->body == BODY_UPLOAD;
     struct str text, type = request_media_type(r);
     if (optional && !request_has_body(r))
@@ -59,12 +69,7 @@ suspends int api_body(struct request *r, bool optional, json_t **out, struct err
         return -1;
     if (optional && !text.n)
         text = STR("{}");
-    struct parse p = {&r->arena, text, (int)r->cfg->limits_json_depth, 0, out, e};
-    if (text.n > LARGE)
-        fiber_blocking(parse_blocking, &p);
-    else
-        parse_blocking(&p);
-    return p.result;
+    return api_parse(r, &r->arena, text, out, e);
 }
 
 int api_if_match(struct request *r, int64_t *version, struct err *e)

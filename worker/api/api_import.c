@@ -188,7 +188,7 @@ suspends static int take_line(struct import *im, struct str text, struct err *e)
             return -1;
     struct line *l = line_new(im, text.n);
     l->upload.doc.collection = im->collection;
-    if (json_parse_object(&l->arena, text, (int)im->r->cfg->limits_json_depth, &object, &why) ||
+    if (api_parse(im->r, &l->arena, text, &object, &why) ||
         upload_from_json(im->r, &l->arena, object, &l->upload, &why)) {
         answer(l, "error", NULL, &why);
         line_done(l);

@@ -12,7 +12,6 @@ struct search {
 suspends static int read_collections(struct request *r, json_t *names, struct retrieve_query *q, struct err *e)
 {
     char at[48];
-    struct store_collection c;
     size_t n = json_array_size(names);
     struct uuid *ids = arena_alloc(&r->arena, (n + 1) * sizeof *ids);
     for (size_t i = 0; i < n; i++) {
@@ -23,8 +22,6 @@ suspends static int read_collections(struct request *r, json_t *names, struct re
             return err_at(e, at, "A collection is named by its id or its name, a string");
         if (api_collection_id(r, name, &ids[i], e))
             return -1;
-        if (STORE_CALL(r->app->store, collection_get, &r->arena, &ids[i], &c, e))
-            return api_failed("collection", name, e);
     }
     q->collections = ids;
     q->n_collections = n;
