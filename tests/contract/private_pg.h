@@ -111,3 +111,18 @@ static inline void private_pg_stop(struct private_pg *p)
     snprintf(cmd, sizeof cmd, "rm -rf %s", p->dir);
     PRIVATE_PG_TRY(system(cmd) == 0);
 }
+
+/* Runs SQL behind everybody's back. The first value of the last statement, as a number; 0 if it gives none. */
+static inline long private_pg_sql(struct private_pg *p, const char *sql)
+{
+    PGconn *c = PQconnectdb(p->url);
+    PGresult *r = PQexec(c, sql);
+    if (PQresultStatus(r) != PGRES_COMMAND_OK && PQresultStatus(r) != PGRES_TUPLES_OK) {
+        fprintf(stderr, "private_pg: %s: %s\n", sql, PQerrorMessage(c));
+        exit(1);
+    }
+    long v = PQntuples(r) ? atol(PQgetvalue(r, 0, 0)) : 0;
+    PQclear(r);
+    PQfinish(c);
+    return v;
+}

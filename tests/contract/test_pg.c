@@ -49,23 +49,12 @@ static void configure(void)
 
 static void sql(const char *text)
 {
-    PGconn *c = PQconnectdb(server.url);
-    PGresult *r = PQexec(c, text);
-    if (PQresultStatus(r) != PGRES_COMMAND_OK && PQresultStatus(r) != PGRES_TUPLES_OK)
-        fail_msg("%s: %s", text, PQerrorMessage(c));
-    PQclear(r);
-    PQfinish(c);
+    private_pg_sql(&server, text);
 }
 
 static long sql_number(const char *text)
 {
-    PGconn *c = PQconnectdb(server.url);
-    PGresult *r = PQexec(c, text);
-    assert_int_equal(PQresultStatus(r), PGRES_TUPLES_OK);
-    long v = atol(PQgetvalue(r, 0, 0));
-    PQclear(r);
-    PQfinish(c);
-    return v;
+    return private_pg_sql(&server, text);
 }
 
 static int setup(void **state)

@@ -92,9 +92,19 @@ bool pg_budget_take(struct pg *pg, struct err *e);
 void pg_budget_give(void);
 void pg_release(struct pg *pg); /* drops a reference */
 
-/* pg.c */
+/* pg_pipe.c */
+void pg_enqueue(struct pg *pg, struct pg_call *c, bool front);
+void pg_dequeue(struct pg *pg, struct pg_call *c);
+/* Ends a call with `res`, which becomes the call's, or an error. */
+void pg_finish(struct pg_call *c, PGresult *res, const struct err *e);
+void pg_dispatch(struct pg *pg); /* at the end of a turn: sends what may be sent */
 void pg_conn_ready(struct pg_conn *conn);
 void pg_conn_failed(struct pg_conn *conn, const struct err *why);
+void pg_conn_lost(struct pg_conn *conn, const struct err *why);
+void pg_cancel_on_server(struct pg_conn *conn);
+
+/* pg.c */
+void pg_take_listening(struct pg *pg);
 
 /* pg_value.c: what the server or libpq reported, as an error of ours */
 int pg_error(struct err *e, const PGresult *res, const char *what);
