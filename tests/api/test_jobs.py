@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import pytest
 
 from apitest import NO_ID, pages
@@ -131,8 +132,6 @@ def test_a_stream_of_events_lasts_while_the_job_does(idle):
         lines = response.iter_lines()
         first = [next(lines) for _ in range(3)]
         assert any(line.startswith("event: progress") for line in first)
-        import httpx
-
         assert httpx.post(f"{idle.url}/api/v1/jobs/{job['id']}/cancel").status_code in (200, 202)
         rest = "\n".join(lines)
         assert "event: end" in rest and '"status":"cancelled"' in rest

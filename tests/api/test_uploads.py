@@ -2,12 +2,15 @@
 
 import hashlib
 import itertools
-import json
+import os
+import signal
+import sqlite3
 import threading
 
+import httpx
 import pytest
 
-from ragdtest import wait_for
+from ragdtest import Ragd, wait_for
 
 WORDS = itertools.count()
 
@@ -83,8 +86,6 @@ def test_simultaneous_uploads_make_one_document(api, collection):
     text, answers = fresh("raced"), []
 
     def send():
-        import httpx
-
         answers.append(httpx.post(f"{api.server.url}{api.path(collection, '/documents')}", json={"text": text}, timeout=30))
 
     threads = [threading.Thread(target=send) for _ in range(8)]
@@ -196,8 +197,6 @@ def test_a_key_in_use_is_busy(api, collection):
     text, key, answers = fresh("slow") * 50000, {"Idempotency-Key": fresh("k")}, []
 
     def send():
-        import httpx
-
         answers.append(httpx.post(f"{api.server.url}{api.path(collection, '/documents')}", timeout=30, headers={**key, "Prefer": "wait=20"},
                                   json={"text": text, "on_duplicate": "link"}))  # fmt: skip
 
@@ -234,11 +233,36 @@ def test_minimal_answers(api, collection):
 
 
 def test_if_match_can_be_demanded():
-    from ragdtest import Ragd
-
     with Ragd({"http": {"require_if_match": True}}) as ragd:
         made = ragd.post("/api/v1/collections", json={"name": "a"})
         path = made.headers["location"]
         refused = ragd.request("PATCH", path, json={"description": "x"})
         assert refused.status_code == 428 and refused.json()["code"] == "precondition_required"
         assert ragd.request("PATCH", path, json={"description": "x"}, headers={"If-Match": made.headers["etag"]}).status_code == 200
+
+
+def test_a_key_whose_worker_died_is_free_again_in_time():
+    """kill -9 between effect and answer: the key is in use until no request can be that old any more."""
+    with Ragd({"http": {"request_timeout": "60s"}}, args=["--role", "http"]) as ragd:
+        made = ragd.post("/api/v1/collections", json={"name": "a"}).json()
+        path, key = f"/api/v1/collections/{made['id']}/documents", {"Idempotency-Key": "k"}
+        lost = threading.Thread(target=lambda: pytest.raises(httpx.TransportError, httpx.post, ragd.url + path, json={"text": "once"}, timeout=30,
+                                                             headers={**key, "Prefer": "wait=30"}))  # fmt: skip
+        lost.start()
+        wait_for(lambda: ragd.get(f"/api/v1/collections/{made['id']}").json()["counts"]["documents"] == 1, "the effect")
+        os.kill(ragd.workers()[0], signal.SIGKILL)
+        lost.join()
+
+        def retried():
+            try:
+                return ragd.post(path, json={"text": "once"}, headers=key)
+            except httpx.TransportError:
+                return None
+
+        busy = wait_for(retried, "the next worker")
+        assert busy.status_code == 409 and busy.json()["code"] == "busy" and int(busy.headers["retry-after"]) >= 1
+        with sqlite3.connect(f"{ragd.dir}/ragd.db", timeout=10) as database:
+            database.execute("UPDATE idempotency SET created_us = created_us - 121 * 1000000")
+        again = ragd.post(path, json={"text": "once"}, headers=key)
+        assert again.status_code == 200 and "duplicate_of" in again.json()
+        assert ragd.post(path, json={"text": "once"}, headers=key).headers["idempotent-replayed"] == "true"
