@@ -1,18 +1,23 @@
 #include "common/log.h"
 #include "common/buf.h"
 #include "common/clock.h"
+#include "common/scoreboard.h"
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { ACCESS_FLUSH = 32 * 1024 };
+enum { ACCESS_FLUSH = 32 * 1024, ACCESS_KEEP = 1024 * 1024 };
 
 static struct {
     enum log_level level;
     bool json;
     char role[24];
     int access_fd;
+    bool access_file;
     struct buf access;
 } state = {.level = LOG_INFO, .role = "ragd", .access_fd = -1};
 
@@ -36,18 +41,45 @@ bool log_enabled(enum log_level level)
     return level <= state.level;
 }
 
-/* A log that cannot be written has nowhere to complain: the line is dropped. */
-static void write_all(int fd, const char *p, size_t n)
+static bool is_file(int fd)
 {
-    while (n) {
-        ssize_t r = write(fd, p, n);
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* A pipe whose reader has stopped must not stop the service: it is written only while it takes PIPE_BUF bytes at once. */
+static bool takes_more(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    return poll(&p, 1, 0) == 1 && p.revents & POLLOUT;
+}
+
+/* How much of the text goes out with the next write(2): all of it into a file; whole lines of at most PIPE_BUF bytes
+ * into a pipe, where longer writes of several workers would mix. */
+static size_t portion(const char *p, size_t n, bool file)
+{
+    if (file || n <= PIPE_BUF)
+        return n;
+    const char *end = memrchr(p, '\n', PIPE_BUF);
+    if (!end)
+        end = memchr(p + PIPE_BUF, '\n', n - PIPE_BUF);
+    return end ? (size_t)(end + 1 - p) : n;
+}
+
+/* Writes what can be written now; returns how many bytes are done with. What cannot be written at all has nowhere to
+ * complain and counts as done. */
+static size_t write_lines(int fd, bool file, const char *p, size_t n)
+{
+    size_t done = 0;
+    while (done < n && (file || takes_more(fd))) {
+        ssize_t r = write(fd, p + done, portion(p + done, n - done, file));
         if (r < 0 && errno == EINTR)
             continue;
         if (r <= 0)
-            return;
-        p += r;
-        n -= (size_t)r;
+            return n;
+        done += (size_t)r;
     }
+    return done;
 }
 
 static void json_text(struct buf *b, const char *p, size_t n)
@@ -90,7 +122,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
         buf_printf(&b, "%.*s %-5s [%s %d] %.*s\n", CLOCK_RFC3339_LEN, stamp, names[level], state.role, (int)getpid(),
                    (int)n, msg);
     }
-    write_all(STDERR_FILENO, b.p, b.n);
+    if (write_lines(STDERR_FILENO, is_file(STDERR_FILENO), b.p, b.n) < b.n)
+        STAT_ADD(log_lines_lost_total, 1);
     buf_fini(&b);
 }
 
@@ -105,6 +138,7 @@ void log_err(enum log_level level, const char *what, const struct err *e)
 void log_access_open(int fd)
 {
     state.access_fd = fd;
+    state.access_file = fd >= 0 && is_file(fd);
 }
 
 bool log_access_on(void)
@@ -116,9 +150,13 @@ void log_access(struct str line)
 {
     if (state.access_fd < 0)
         return;
+    if (state.access.n > ACCESS_KEEP) { /* the reader is far behind */
+        STAT_ADD(log_lines_lost_total, 1);
+        return;
+    }
     buf_str(&state.access, line);
     buf_ch(&state.access, '\n');
-    if (state.access.n >= ACCESS_FLUSH)
+    if (state.access.n % ACCESS_FLUSH < line.n)
         log_flush();
 }
 
@@ -126,7 +164,8 @@ void log_flush(void)
 {
     if (!state.access.n)
         return;
-    if (state.access_fd >= 0)
-        write_all(state.access_fd, state.access.p, state.access.n);
-    state.access.n = 0;
+    if (state.access_fd < 0)
+        state.access.n = 0;
+    else
+        buf_drop(&state.access, write_lines(state.access_fd, state.access_file, state.access.p, state.access.n));
 }

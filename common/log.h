@@ -1,6 +1,6 @@
 /* The log: one line per event on stderr, as text or JSON, and the access log, a stream of its own. Lines of the
- * access log are collected and written once a loop turn by log_flush(). A line is written whole or not at all: one
- * write(2) on an O_APPEND descriptor. A full disk or a closed pipe loses lines, never the service. */
+ * access log are collected and written once a loop turn by log_flush(). Lines of several processes never mix. A full
+ * disk, a closed pipe or a reader that has stopped loses lines (log_lines_lost_total), never the service. */
 #pragma once
 #include "common/err.h"
 #include "common/str.h"

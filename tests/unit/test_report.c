@@ -131,6 +131,33 @@ static void access_lines_wait_for_the_flush(void **state)
     close(fd[1]);
 }
 
+static void a_reader_that_stops_loses_lines_and_blocks_nobody(void **state)
+{
+    enum { LINES = 50000, LINE = 100 };
+    static char text[1 << 20];
+    char line[LINE];
+    int fd[2];
+    size_t lines = 0;
+    (void)state;
+    assert_int_equal(pipe(fd), 0); /* blocking, as a container's stdout is */
+    uint64_t lost = slot_self->stat[STAT_log_lines_lost_total];
+    memset(line, 'x', sizeof line);
+    log_access_open(fd[1]);
+    for (int i = 0; i < LINES; i++)
+        log_access((struct str){line, sizeof line});
+    log_flush();
+    lost = slot_self->stat[STAT_log_lines_lost_total] - lost;
+    assert_in_range(lost, 1, LINES - 1);
+    assert_int_equal(fcntl(fd[0], F_SETFL, O_NONBLOCK), 0);
+    for (ssize_t n; (n = read(fd[0], text, sizeof text)) > 0; log_flush()) /* the reader is back */
+        for (ssize_t i = 0; i < n; i++)
+            lines += text[i] == '\n';
+    assert_int_equal(lines + lost, LINES);
+    log_access_open(-1);
+    close(fd[0]);
+    close(fd[1]);
+}
+
 static void counts_cross_the_fork(void **state)
 {
     struct scoreboard *sb;
@@ -211,9 +238,13 @@ static void names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors),  cmocka_unit_test(error_codes_are_complete),
-        cmocka_unit_test(lines),   cmocka_unit_test(access_lines_wait_for_the_flush),
-        cmocka_unit_test(flights), cmocka_unit_test(counts_cross_the_fork),
+        cmocka_unit_test(errors),
+        cmocka_unit_test(error_codes_are_complete),
+        cmocka_unit_test(lines),
+        cmocka_unit_test(access_lines_wait_for_the_flush),
+        cmocka_unit_test(a_reader_that_stops_loses_lines_and_blocks_nobody),
+        cmocka_unit_test(flights),
+        cmocka_unit_test(counts_cross_the_fork),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
