@@ -48,6 +48,8 @@ def test_make_run_serves(tmp_path):
     port = free_port()
     (tmp_path / ".env").write_text(f"RAGD_SERVER_BIND=127.0.0.1:{port}\nRAGD_SERVER_WORKERS=1\n")
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("RAGD_", "DATABASE_URL", "PORT", "BUILD", "MAKE"))}
+    version = (tmp_path / "build" / "gen" / "version.h").read_text()
+    keep["COMMIT"] = re.search(r'RAGD_COMMIT "(.*)"', version).group(1)  # else the copy, no repository, is compiled anew
     with open(tmp_path / "log", "wb") as log:
         make = subprocess.Popen(["make", "run"], cwd=tmp_path, env=keep, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

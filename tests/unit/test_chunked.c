@@ -51,10 +51,27 @@ static void decodes(void **state)
 static void refuses(void **state)
 {
     static const char *const bad[] = {
-        "\r\n",      "+1\r\n",      "-1\r\n",         "0x1\r\n",          " 1\r\n",          "1 \r\n",
-        "1 ;a\r\n",  "1\n",         "1\r\nab",        "1\r\na\n",         "g\r\n",           "ffffffffffffffffff\r\n",
-        "1;\x01\r\n", "1;a\rb",     "0\r\n\rx",       "0\r\n: y\r\n",     "0\r\nX : y\r\n",  "0\r\n y\r\n",
-        "0\r\nX: \x7f\r\n", "0\r\nX: y\n", "0\r\nX: y\rz",
+        "\r\n",
+        "+1\r\n",
+        "-1\r\n",
+        "0x1\r\n",
+        " 1\r\n",
+        "1 \r\n",
+        "1 ;a\r\n",
+        "1\n",
+        "1\r\nab",
+        "1\r\na\n",
+        "g\r\n",
+        "ffffffffffffffffff\r\n",
+        "1;\x01\r\n",
+        "1;a\rb",
+        "0\r\n\rx",
+        "0\r\n: y\r\n",
+        "0\r\nX : y\r\n",
+        "0\r\n y\r\n",
+        "0\r\nX: \x7f\r\n",
+        "0\r\nX: y\n",
+        "0\r\nX: y\rz",
         "000000000000000000000000000000000001\r\n",
     };
     char out[64];

@@ -22,7 +22,7 @@ enum chunk_state {
     CHUNK_END
 };
 
-struct chunked { /* all zero: at the start of a body */
+struct chunked {  /* all zero: at the start of a body */
     int64_t left; /* of the current chunk */
     enum chunk_state state;
     uint32_t overhead; /* bytes of extensions and trailers so far */
