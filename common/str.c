@@ -74,7 +74,12 @@ size_t str_utf8_valid_prefix(struct str s)
     while (i < s.n) {
         unsigned char c = p[i];
         if (c < 0x80) {
-            i++;
+            uint64_t word;
+            for (i++; i + sizeof word <= s.n; i += sizeof word) { /* most text is ASCII most of the time */
+                memcpy(&word, p + i, sizeof word);
+                if (word & 0x8080808080808080u)
+                    break;
+            }
             continue;
         }
         size_t len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;

@@ -38,6 +38,26 @@ static void read_back(struct arena *a, json_t *v)
     assert(json_equal(v, again));
 }
 
+/* Lifting a member changes how it is read, never what. */
+static void lift(struct arena *a, struct str text)
+{
+    json_t *whole, *rest, *v;
+    struct str lifted;
+    struct err e, e2;
+    int rc = json_parse_object(a, text, 64, &whole, &e);
+    if (json_parse_lifting(a, text, 64, "text", &rest, &lifted, &e2)) {
+        assert(rc && strcmp(e.msg, e2.msg) == 0);
+        return;
+    }
+    assert(rc == 0);
+    if (lifted.p) {
+        v = json_object_get(whole, "text");
+        assert(v && str_eq(lifted, (struct str){json_string_value(v), json_string_length(v)}));
+        json_object_del(whole, "text");
+    }
+    assert(json_equal(whole, rest));
+}
+
 static void escape(struct arena *a, struct str bytes)
 {
     struct buf b = {0};
@@ -71,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (json_is_object(v))
             check_members(&a, v);
     }
+    lift(&a, text);
     escape(&a, text);
     arena_fini(&a);
     free(copy);

@@ -270,10 +270,56 @@ static void writers_set_commas(void **state)
                "\"e\":\"1970-01-01T00:00:01.000001Z\",\"f\":null}");
 }
 
+static void a_long_string_is_lifted(void **state)
+{
+    static const struct {
+        const char *text, *value; /* NULL: left in the object */
+    } cases[] = {
+        {"{\"a\": 1, \"text\" : \"plain\", \"b\": {\"text\": \"inner\"}}", "plain"},
+        {"{\"b\": [\"text\", {\"text\": \"inner\"}], \"text\":\"q\\\"\\\\\\n\\u00e9\\ud83d\\ude00\\/\"}", "q\"\\\né😀/"},
+        {"{\"text\": \"\"}", NULL},
+        {"{\"text\": 5}", NULL},
+        {"{\"b\": {\"text\": \"inner\"}}", NULL},
+        {"{\"b\": \"text\"}", NULL},
+        {"{\"te\\u0078t\": \"x\"}", NULL},
+    };
+    static const char *const refused[] = {
+        "{\"text\": \"x\", \"text\": \"y\"}",
+        "{\"text\": \"x\\u0000\"}",
+        "{\"text\": \"x\\ud800\"}",
+        "{\"text\": \"x\ny\"}",
+        "{\"text\": \"\xff\"}",
+        "{\"text\": \"x\"",
+        "{\"text\": \"x\", }",
+        "[\"text\", \"x\"]",
+        "\"text\"",
+    };
+    json_t *object;
+    struct str lifted;
+    struct err e, plain;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(json_parse_lifting(&arena, str_of(cases[i].text), 8, "text", &object, &lifted, &e), 0);
+        if (!cases[i].value) {
+            assert_null(lifted.p);
+            continue;
+        }
+        assert_true(str_eqz(lifted, cases[i].value));
+        assert_null(json_object_get(object, "text"));
+        assert_non_null(json_object_get(object, "b"));
+    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        assert_int_equal(json_parse_lifting(&arena, str_of(refused[i]), 8, "text", &object, &lifted, &e), -1);
+        assert_int_equal(json_parse_object(&arena, str_of(refused[i]), 8, &object, &plain), -1);
+        assert_string_equal(e.msg, plain.msg);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(round_trips, teardown),
+        cmocka_unit_test_teardown(a_long_string_is_lifted, teardown),
         cmocka_unit_test_teardown(malformed_texts_are_named, teardown),
         cmocka_unit_test_teardown(depth_is_bounded_before_parsing, teardown),
         cmocka_unit_test_teardown(objects_only, teardown),

@@ -36,19 +36,22 @@ struct parse {
     struct str text;
     int depth, result;
     json_t **out;
+    struct str *lifted;
     struct err *e;
 };
 
 static void parse_blocking(void *arg)
 {
     struct parse *p = arg;
-    p->result = json_parse_object(p->arena, p->text, p->depth, p->out, p->e);
+    p->result = p->lifted ? json_parse_lifting(p->arena, p->text, p->depth, "text", p->out, p->lifted, p->e)
+                          : json_parse_object(p->arena, p->text, p->depth, p->out, p->e);
 }
 
-suspends int api_parse(struct request *r, struct arena *a, struct str text, json_t **out, struct err *e)
+suspends int api_parse(struct request *r, struct arena *a, struct str text, json_t **out, struct str *lifted,
+                       struct err *e)
 {
     enum { LARGE = 1 << 20 }; /* takes longer than others should wait for their turn */
-    struct parse p = {a, text, (int)r->cfg->limits_json_depth, 0, out, e};
+    struct parse p = {a, text, (int)r->cfg->limits_json_depth, 0, out, lifted, e};
     if (text.n > LARGE)
         fiber_blocking(parse_blocking, &p);
     else
@@ -56,20 +59,32 @@ suspends int api_parse(struct request *r, struct arena *a, struct str text, json
     return p.result;
 }
 
-suspends int api_body(struct request *r, bool optional, json_t **out, struct err *e)
+/* The JSON text of the body. */
+suspends static int read_body(struct request *r, struct str *text, struct err *e)
 {
     bool upload = r->route->body == BODY_UPLOAD;
-    struct str text, type = request_media_type(r);
-    if (optional && !request_has_body(r))
-        return json_parse_object(&r->arena, STR("{}"), 1, out, e);
+    struct str type = request_media_type(r);
     if (type.n && !str_eq(type, STR(JSON_TYPE)) && !str_eq(type, STR("application/merge-patch+json")))
         return err_set(e, ERR_MEDIA_TYPE, "Content-Type must be application/json, not '%.80s'",
                        arena_dup(&r->arena, type).p);
-    if (body_all(r, (size_t)(upload ? r->cfg->limits_upload + (1 << 20) : r->cfg->limits_json_body), &text, e))
-        return -1;
+    return body_all(r, (size_t)(upload ? r->cfg->limits_upload + (1 << 20) : r->cfg->limits_json_body), text, e);
+}
+
+suspends int api_body(struct request *r, bool optional, json_t **out, struct err *e)
+{
+    struct str text = STR("");
+    if (!optional || request_has_body(r))
+        if (read_body(r, &text, e))
+            return -1;
     if (optional && !text.n)
         text = STR("{}");
-    return api_parse(r, &r->arena, text, out, e);
+    return api_parse(r, &r->arena, text, out, NULL, e);
+}
+
+suspends int api_body_lifting(struct request *r, json_t **out, struct str *lifted, struct err *e)
+{
+    struct str text;
+    return read_body(r, &text, e) || api_parse(r, &r->arena, text, out, lifted, e) ? -1 : 0;
 }
 
 int api_if_match(struct request *r, int64_t *version, struct err *e)

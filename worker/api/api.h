@@ -22,8 +22,12 @@ int api_failed(const char *what, struct str which, struct err *e);
 
 /* The body as a JSON object; ERR_MEDIA_TYPE if it says it is something else. `optional`: no body is an empty object. */
 suspends must_use int api_body(struct request *r, bool optional, json_t **out, struct err *e);
-/* A JSON object within limits.json_depth; a large one is parsed aside, so that nobody else waits for it. */
-suspends must_use int api_parse(struct request *r, struct arena *a, struct str text, json_t **out, struct err *e);
+/* The same for a body that carries a document: its member `text` apart, see json_parse_lifting(). */
+suspends must_use int api_body_lifting(struct request *r, json_t **out, struct str *lifted, struct err *e);
+/* A JSON object within limits.json_depth; a large one is parsed aside, so that nobody else waits for it. `lifted` NULL:
+ * nothing is taken out. */
+suspends must_use int api_parse(struct request *r, struct arena *a, struct str text, json_t **out, struct str *lifted,
+                                struct err *e);
 /* If-Match, or 0; ERR_PRECONDITION where http.require_if_match demands one. */
 must_use int api_if_match(struct request *r, int64_t *version, struct err *e);
 /* limit, after, before, order. */

@@ -176,6 +176,7 @@ suspends static void refuse_line(struct import *im, const struct err *why)
 /* `text` is the caller's and copied. -1 only when the import itself cannot go on. */
 suspends static int take_line(struct import *im, struct str text, struct err *e)
 {
+    struct str lifted;
     struct err why;
     json_t *object;
     im->number++;
@@ -188,8 +189,8 @@ suspends static int take_line(struct import *im, struct str text, struct err *e)
             return -1;
     struct line *l = line_new(im, text.n);
     l->upload.doc.collection = im->collection;
-    if (api_parse(im->r, &l->arena, text, &object, &why) ||
-        upload_from_json(im->r, &l->arena, object, &l->upload, &why)) {
+    if (api_parse(im->r, &l->arena, arena_dup(&l->arena, text), &object, &lifted, &why) ||
+        upload_from_json(im->r, &l->arena, object, lifted, &l->upload, &why)) {
         answer(l, "error", NULL, &why);
         line_done(l);
         return 0;

@@ -6,13 +6,14 @@
 suspends static int read_upload(struct request *r, struct upload *u, struct err *e)
 {
     struct str type = request_media_type(r);
+    struct str text;
     json_t *body;
     fiber_set_deadline(fiber_self(), 0); /* receiving is bounded by http.body_timeout and body_min_rate */
     if (str_eq(type, STR("multipart/form-data"))) {
         if (upload_from_multipart(r, u, e))
             return -1;
     } else if (str_eq(type, STR(JSON_TYPE))) {
-        if (api_body(r, false, &body, e) || upload_from_json(r, &r->arena, body, u, e))
+        if (api_body_lifting(r, &body, &text, e) || upload_from_json(r, &r->arena, body, text, u, e))
             return -1;
     } else {
         return err_set(e, ERR_MEDIA_TYPE, "A document is sent as multipart/form-data or application/json, not '%.80s'",

@@ -5,8 +5,9 @@
 
 enum { READ_SIZE = 64 << 10, FIELD_MAX = 1 << 20, STORE_TRIES = 3 };
 
-/* Members of the JSON form; those behind `text` are also the fields of the multipart form. */
-static int read_members(struct request *r, struct arena *a, json_t *object, bool multipart, struct upload *u,
+/* Members of the JSON form; those behind `text`, which may have been read already, are also the fields of the multipart
+ * form. */
+static int read_members(struct request *r, struct arena *a, json_t *object, bool no_text, struct upload *u,
                         struct err *e)
 {
     struct store_document_new *d = &u->doc;
@@ -28,7 +29,7 @@ static int read_members(struct request *r, struct arena *a, json_t *object, bool
     d->external_id = d->filename = d->title = d->mime = d->language = STR("");
     d->metadata = STR("{}");
     d->tags = STR("[]");
-    if (json_members(a, object, "", table + multipart, COUNT(table) - multipart, false, e) ||
+    if (json_members(a, object, "", table + no_text, COUNT(table) - no_text, false, e) ||
         api_check_text(d->external_id, UPLOAD_EXTERNAL_ID_MAX, "/external_id", "external_id", e) ||
         api_check_text(d->filename, UPLOAD_FILENAME_MAX, "/filename", "filename", e) ||
         api_check_text(d->title, UPLOAD_TITLE_MAX, "/title", "title", e) ||
@@ -53,9 +54,11 @@ static int too_large(struct request *r, const char *what, struct err *e)
                    (long long)r->cfg->limits_upload);
 }
 
-int upload_from_json(struct request *r, struct arena *a, json_t *object, struct upload *u, struct err *e)
+int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *u,
+                     struct err *e)
 {
-    if (read_members(r, a, object, false, u, e))
+    u->text = text;
+    if (read_members(r, a, object, text.p != NULL, u, e))
         return -1;
     if ((int64_t)u->text.n > r->cfg->limits_upload)
         return too_large(r, "text", e);

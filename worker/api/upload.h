@@ -12,8 +12,10 @@ struct upload {
     bool policy_given; /* on_duplicate; else skip, and link where an external id tells documents apart */
 };
 
-/* {"text", …}. Everything lives in `a`, and `object` as long. Does not wait: hashing is for upload_store(). */
-must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct upload *out, struct err *e);
+/* {"text", …}, where `text` may have been lifted out of the object. Everything lives in `a`, and object and text as
+ * long. Does not wait: hashing is for upload_store(). */
+must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *out,
+                              struct err *e);
 /* The body of `r`. */
 suspends must_use int upload_from_multipart(struct request *r, struct upload *out, struct err *e);
 /* The caller has set collection, by_external_id and if_version in u->doc. */

@@ -14,6 +14,11 @@ must_use int json_parse(struct arena *a, struct str text, int depth, json_t **ou
 /* The same, and it must be an object. */
 must_use int json_parse_object(struct arena *a, struct str text, int depth, json_t **out, struct err *e);
 
+/* The same, but the value of the string member `name` is taken out of the object and given as a slice, of `text` or of the
+ * arena. lifted->p is NULL when there is no such member, or it is empty or no string; then the object is whole. */
+must_use int json_parse_lifting(struct arena *a, struct str text, int depth, const char *name, json_t **out,
+                                struct str *lifted, struct err *e);
+
 /* Members of an object, checked: one table says which are allowed, of which type, and where the value goes. Unknown
  * members are ERR_VALIDATION at their pointer with the nearest known name, unless `lenient`. */
 enum json_kind {
