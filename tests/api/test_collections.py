@@ -35,6 +35,7 @@ def test_names_are_unique(api, collection):
         ({"name": "a\nb"}, "/name", "control"),
         ({"name": "a/b"}, "/name", "'/'"),
         ({"name": " a"}, "/name", "space"),
+        ({"name": ".."}, "/name", "no path"),
         ({"name": NO_ID}, "/name", "form of an id"),
         ({"nmae": "a"}, "/nmae", "did you mean 'name'"),
         ({"name": "a", "metadata": []}, "/metadata", "an object, not an array"),

@@ -162,4 +162,4 @@ def test_bad_searches(api, body, pointer):
 
 def test_unknown_collections(api):
     for which in (NO_ID, "no such"):
-        api.problem(api.post("/api/v1/search", json={"query": "x", "collections": [which]}), 404, "not_found")
+        api.problem(api.post("/api/v1/search", json={"query": "x", "collections": [which]}), 404, "not_found", says=which)

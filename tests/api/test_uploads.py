@@ -146,6 +146,31 @@ def test_upsert_with_if_match(api, collection):
     assert api.document(first)["versions"] == 2
 
 
+def test_upsert_may_demand_that_the_document_is_new_or_is_there(api, collection):
+    path = api.path(collection, "/documents/by-external-id/conditional")
+    api.problem(api.put(path, json={"text": fresh()}, headers={"If-Match": "*"}), 412, "version_mismatch")
+    api.problem(api.put(path, json={"text": fresh()}, headers={"If-None-Match": '"v1"'}), 400, "bad_request")
+    text = fresh()
+    assert api.put(path, json={"text": text}, headers={"If-None-Match": "*"}).status_code == 201
+    api.problem(api.put(path, json={"text": fresh()}, headers={"If-None-Match": "*"}), 412, "version_mismatch")
+    assert api.get(f"/api/v1/documents/{api.get(path).json()['id']}/content").text == text
+    assert api.put(path, json={"text": fresh()}, headers={"If-Match": "*"}).status_code == 200
+
+
+def test_only_one_of_many_creates_what_must_be_new(api, collection):
+    path, codes = api.path(collection, "/documents/by-external-id/race"), []
+
+    def put(text):
+        codes.append(httpx.put(api.server.url + path, json={"text": text}, headers={"If-None-Match": "*"}).status_code)
+
+    threads = [threading.Thread(target=put, args=(fresh(),)) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(codes) == [201] + [412] * 7
+
+
 def test_upsert_errors(api, collection):
     path = api.path(collection, "/documents/by-external-id/a")
     api.problem(api.put(path, json={"text": "x", "external_id": "b"}), 422, "validation", "/external_id")

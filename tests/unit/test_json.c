@@ -70,7 +70,7 @@ static void malformed_texts_are_named(void **state)
     refuses("{'a':1}", 64, "line 1");
     refuses("[1,]", 64, "line 1, column 4");
     refuses("\"a", 64, "line 1");
-    refuses("\"\\u0000\"", 64, "\\u0000");
+    refuses("\"\\u0000\"", 64, "column 8: \\u0000 is not allowed");
     refuses("{\"\\u0000\":1}", 64, "\\u0000");
     refuses("\"\\ud800\"", 64, "invalid Unicode");
     refuses("\"\xff\"", 64, "0xff");
@@ -78,6 +78,16 @@ static void malformed_texts_are_named(void **state)
     refuses("1e999", 64, "overflow");
     refuses("99999999999999999999", 64, "too big");
     refuses("NaN", 64, "line 1");
+}
+
+static void a_byte_order_mark_is_skipped(void **state)
+{
+    (void)state;
+    json_t *v;
+    struct err e;
+    assert_int_equal(json_parse(&arena, STR("\xef\xbb\xbf[1]"), 64, &v, &e), 0);
+    refuses("\xef\xbb\xbf", 64, "found nothing");
+    refuses("[\xef\xbb\xbf]", 64, "line 1, column 2");
 }
 
 static void depth_is_bounded_before_parsing(void **state)
@@ -321,6 +331,7 @@ int main(void)
         cmocka_unit_test_teardown(round_trips, teardown),
         cmocka_unit_test_teardown(a_long_string_is_lifted, teardown),
         cmocka_unit_test_teardown(malformed_texts_are_named, teardown),
+        cmocka_unit_test_teardown(a_byte_order_mark_is_skipped, teardown),
         cmocka_unit_test_teardown(depth_is_bounded_before_parsing, teardown),
         cmocka_unit_test_teardown(objects_only, teardown),
         cmocka_unit_test_teardown(members_are_taken, teardown),

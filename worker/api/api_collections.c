@@ -33,6 +33,8 @@ static int check_fields(struct request *r, const struct fields *f, struct str *c
             return -1;
         if (f->name.p[0] == ' ' || f->name.p[f->name.n - 1] == ' ' || memchr(f->name.p, '/', f->name.n))
             return err_at(e, "/name", "'name' must not contain '/', nor begin or end with a space");
+        if (str_eq(f->name, STR(".")) || str_eq(f->name, STR("..")))
+            return err_at(e, "/name", "'name' must not be . or .., which no path can have");
         if (uuid_parse(f->name, &u))
             return err_at(e, "/name", "'name' must not have the form of an id");
     }

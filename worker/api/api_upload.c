@@ -87,6 +87,26 @@ suspends int api_document_create(struct request *r, struct err *e)
     return reply_upload(r, false, &d, what, &job, e);
 }
 
+/* If-None-Match: * asks for a document that is new, If-Match: * for one that is there. */
+suspends static int check_existence(struct request *r, struct upload *u, struct err *e)
+{
+    struct str match = request_header(r, STR("If-Match")), none = request_header(r, STR("If-None-Match"));
+    struct store_document d;
+    if (none.p && !str_eq(none, STR("*")))
+        return err_set(e, ERR_BAD_REQUEST, "If-None-Match may only be * here: create, but do not replace");
+    if (none.p) { /* left to the store, which refuses an external id that is taken */
+        u->doc.by_external_id = false;
+        if (!u->policy_given)
+            u->doc.on_duplicate = DUP_LINK;
+        u->policy_given = true;
+        return 0;
+    }
+    if (!str_eq(match, STR("*")) ||
+        !STORE_CALL(r->app->store, document_by_external_id, &r->arena, &u->doc.collection, r->param[1], &d, e))
+        return 0;
+    return e->code == ERR_NOT_FOUND ? err_set(e, ERR_VERSION, "There is no such document yet") : -1;
+}
+
 suspends int api_document_upsert(struct request *r, struct err *e)
 {
     struct upload u = {.doc.by_external_id = true};
@@ -94,13 +114,16 @@ suspends int api_document_upsert(struct request *r, struct err *e)
     struct store_job job = {0};
     enum store_created what;
     if (api_if_match(r, &u.doc.if_version, e) || api_collection_id(r, r->param[0], &u.doc.collection, e) ||
-        !r->param[1].n || api_check_text(r->param[1], UPLOAD_EXTERNAL_ID_MAX, "external_id", "external_id", e) ||
-        read_upload(r, &u, e))
+        api_check_text(r->param[1], UPLOAD_EXTERNAL_ID_MAX, "external_id", "external_id", e) || read_upload(r, &u, e) ||
+        check_existence(r, &u, e))
         return -1;
     if (u.doc.external_id.n && !str_eq(u.doc.external_id, r->param[1]))
         return err_at(e, "/external_id", "'external_id' is another one than that of the path");
     u.doc.external_id = r->param[1];
-    if (upload_store(r, &r->arena, &u, &d, &what, &job, e))
+    if (upload_store(r, &r->arena, &u, &d, &what, &job, e)) {
+        if (!u.doc.by_external_id && e->code == ERR_CONFLICT)
+            e->code = ERR_VERSION;
         return api_failed("collection", r->param[0], e);
+    }
     return reply_upload(r, true, &d, what, &job, e);
 }

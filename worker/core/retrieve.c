@@ -283,6 +283,13 @@ suspends static int search_collection(struct search *s, const struct store_colle
     return score_all(s, p, &found, allowed, n_allowed, e);
 }
 
+static int no_collection(const struct uuid *id, struct err *e)
+{
+    char text[UUID_TEXT_LEN];
+    uuid_text(id, text);
+    return err_set(e, ERR_NOT_FOUND, "No collection '%.*s'", UUID_TEXT_LEN, text);
+}
+
 suspends static int search_named(struct search *s, struct err *e)
 {
     const struct uuid *id = s->q->collections;
@@ -293,7 +300,9 @@ suspends static int search_named(struct search *s, struct err *e)
             twice |= uuid_eq(&id[i], &id[j]);
         if (twice)
             continue;
-        if (STORE_CALL(s->store, collection_get, s->a, &id[i], &c, e) || search_collection(s, &c, e))
+        if (STORE_CALL(s->store, collection_get, s->a, &id[i], &c, e))
+            return e->code == ERR_NOT_FOUND ? no_collection(&id[i], e) : -1;
+        if (search_collection(s, &c, e))
             return -1;
     }
     return 0;

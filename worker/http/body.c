@@ -72,9 +72,12 @@ static int too_large(struct exchange *x, struct err *e)
 {
     const struct route *route = x->r.route;
     x->body.failed = true;
-    if (route && (route->body == BODY_UPLOAD || route->body == BODY_JSON))
-        return err_set(e, ERR_TOO_LARGE, "the body is larger than %s allows, %lld bytes",
-                       route->body == BODY_UPLOAD ? "limits.upload" : "limits.json_body", (long long)x->body.limit);
+    if (route && route->body == BODY_UPLOAD) /* the body's own limit is higher: it leaves room for what is around it */
+        return err_set(e, ERR_TOO_LARGE, "the body is larger than limits.upload allows, %lld bytes",
+                       (long long)x->r.cfg->limits_upload);
+    if (route && route->body == BODY_JSON)
+        return err_set(e, ERR_TOO_LARGE, "the body is larger than limits.json_body allows, %lld bytes",
+                       (long long)x->body.limit);
     return err_set(e, ERR_TOO_LARGE, "the body is larger than the %lld bytes that are allowed here",
                    (long long)x->body.limit);
 }

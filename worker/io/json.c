@@ -51,6 +51,8 @@ static void release(void *value)
 int json_parse(struct arena *a, struct str text, int depth, json_t **out, struct err *e)
 {
     json_error_t je;
+    if (str_starts(text, STR("\xef\xbb\xbf"))) /* a byte order mark, which editors on Windows put there */
+        text = str_sub(text, 3, SIZE_MAX);
     size_t deep = find_too_deep(text, depth);
     if (deep < text.n) {
         struct place p = place_of(text, deep);
@@ -61,7 +63,8 @@ int json_parse(struct arena *a, struct str text, int depth, json_t **out, struct
         return err_set(e, ERR_BAD_REQUEST, "Expected JSON, found nothing");
     json_t *v = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (!v)
-        return err_set(e, ERR_BAD_REQUEST, "Malformed JSON at line %d, column %d: %s", je.line, je.column, je.text);
+        return err_set(e, ERR_BAD_REQUEST, "Malformed JSON at line %d, column %d: %s", je.line, je.column,
+                       json_error_code(&je) == json_error_null_character ? "\\u0000 is not allowed" : je.text);
     *out = arena_own(a, v, release);
     return 0;
 }
