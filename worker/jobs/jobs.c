@@ -374,8 +374,7 @@ suspends static void leaser_main(void *arg)
     r->leaser = NULL;
 }
 
-/* The store says that some process, maybe of another host, has queued a job. */
-static void wake_runner(void *r)
+void job_runner_wake(void *r)
 {
     wake_leaser(r);
 }
@@ -394,7 +393,7 @@ struct job_runner *job_runner_start(const struct config *cfg, struct store *s, i
     r->owner = uuid_v7();
     list_init(&r->running);
     if (s->ops->on_job)
-        s->ops->on_job(s, wake_runner, r);
+        s->ops->on_job(s, job_runner_wake, r);
     if (!fiber_spawn("jobs", leaser_main, r)) {
         free(r);
         return NULL;

@@ -30,6 +30,7 @@ struct job_kind {
 struct job_runner;
 struct job_runner *job_runner_start(const struct config *cfg, struct store *s, int jobs_fd,
                                     const struct job_kind *kinds, size_t n);
+void job_runner_wake(void *r);                       /* look for jobs now */
 void job_runner_drain(struct job_runner *r);         /* takes no more; running ones go on */
 void job_runner_cancel(struct job_runner *r);        /* running ones are put back, not counted as a try */
 bool job_runner_idle(const struct job_runner *r);    /* nothing runs */

@@ -34,25 +34,9 @@ static void add_str(struct pg_array *x, struct str s)
 
 static void arguments(struct pg_args *args, struct creation *const *c, int n)
 {
-    enum {
-        ID,
-        COLLECTION,
-        EXTERNAL,
-        FILENAME,
-        TITLE,
-        MIME,
-        LANGUAGE,
-        METADATA,
-        TAGS,
-        SHA,
-        CONTENT,
-        JOB,
-        US,
-        UNIQUE,
-        COLS
-    };
-    static const enum pg_type types[COLS] = {PG_UUID, PG_UUID, PG_TEXT,  PG_TEXT,  PG_TEXT, PG_TEXT, PG_TEXT,
-                                             PG_TEXT, PG_TEXT, PG_BYTEA, PG_BYTEA, PG_UUID, PG_INT8, PG_BOOL};
+    enum { ID, COLLECTION, FILENAME, TITLE, MIME, LANGUAGE, METADATA, TAGS, SHA, CONTENT, JOB, US, UNIQUE, COLS };
+    static const enum pg_type types[COLS] = {PG_UUID, PG_UUID,  PG_TEXT,  PG_TEXT, PG_TEXT, PG_TEXT, PG_TEXT,
+                                             PG_TEXT, PG_BYTEA, PG_BYTEA, PG_UUID, PG_INT8, PG_BOOL};
     struct pg_array x[COLS];
     for (int i = 0; i < COLS; i++)
         pg_array_init(&x[i], types[i]);
@@ -60,10 +44,6 @@ static void arguments(struct pg_args *args, struct creation *const *c, int n)
         const struct store_document_new *in = c[i]->in;
         pg_array_add(&x[ID], c[i]->id.b, sizeof c[i]->id.b);
         pg_array_add(&x[COLLECTION], in->collection.b, sizeof in->collection.b);
-        if (in->external_id.n)
-            add_str(&x[EXTERNAL], in->external_id);
-        else
-            pg_array_null(&x[EXTERNAL]);
         add_str(&x[FILENAME], in->filename);
         add_str(&x[TITLE], in->title);
         add_str(&x[MIME], in->mime);
@@ -74,7 +54,7 @@ static void arguments(struct pg_args *args, struct creation *const *c, int n)
         add_str(&x[CONTENT], in->inline_bytes);
         pg_array_add(&x[JOB], c[i]->job.b, sizeof c[i]->job.b);
         pg_array_i64(&x[US], uuid_time_us(&c[i]->id));
-        pg_array_add(&x[UNIQUE], in->on_duplicate == DUP_LINK || in->by_external_id ? "\0" : "\1", 1);
+        pg_array_add(&x[UNIQUE], in->on_duplicate == DUP_LINK ? "\0" : "\1", 1);
     }
     for (int i = 0; i < COLS; i++)
         pg_arg_array(args, &x[i]);
@@ -315,7 +295,7 @@ suspends int pg_document_create(struct store *st, struct arena *a, const struct 
 {
     struct pg_store *s = pg_of(st);
     struct creation c = {.in = in, .state = LEFT_OUT};
-    bool plain = in->inline_bytes.n == (size_t)in->bytes && !in->by_external_id;
+    bool plain = in->inline_bytes.n == (size_t)in->bytes && !in->by_external_id && !in->external_id.n;
     list_init(&c.link);
     if (plain) {
         c.state = WAITING;
