@@ -209,6 +209,40 @@ static void content_changes_meanwhile(struct world *w)
     same(w, d.content_version, 3);
 }
 
+/* A job that was asked to stop leaves a document with new content to the job of that content. */
+static void a_cancelled_job_has_a_successor(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d;
+    struct store_job job, second, j, out;
+    bool cancel, found;
+    put_content(w, &c, "first", &d, &job);
+    j = lease(w, &me);
+    ok(w, GET(w, job_cancel, &j.id, &out));
+    put_content(w, &c, "second", &d, &second);
+    must(w, !uuid_eq(&second.id, &j.id));
+    ok(w, DO(w, job_renew, &j.id, &me, 60 * SECOND, DOCUMENT_chunking, STR("x"), 1, 2, &cancel));
+    same(w, document_of(w, &d.id).state, DOCUMENT_queued);
+    index_document(w, &d.id, (const char *[]){"second"}, 1);
+    ok(w, DO(w, job_finish, &j.id, &me, JOB_cancelled, STR("cancelled"), STR(""), STR(""), 0));
+    same(w, document_of(w, &d.id).state, DOCUMENT_ready);
+    same(w, document_of(w, &d.id).chunks, 1);
+
+    /* the same when its worker has died */
+    put_content(w, &c, "third", &d, &job);
+    ok(w, GET(w, job_lease, &me, 1000, &j, &found));
+    must(w, found);
+    ok(w, GET(w, job_cancel, &j.id, &out));
+    put_content(w, &c, "fourth", &d, &second);
+    index_document(w, &d.id, (const char *[]){"fourth"}, 1);
+    for (struct store_job now = j; now.state == JOB_running; now = job_of(w, &j.id)) {
+        ok(w, GET(w, job_lease, &you, SECOND, &out, &found));
+        must(w, !found && clock_wall_us() < j.lease_expires_us + 10 * SECOND);
+    }
+    same(w, job_of(w, &j.id).state, JOB_cancelled);
+    same(w, document_of(w, &d.id).state, DOCUMENT_ready);
+}
+
 /* When the new content fails, the old one is not found in its place. */
 static void stale_chunks_go(struct world *w)
 {
@@ -405,9 +439,16 @@ static void idempotency(struct world *w)
 int main(int argc, char **argv)
 {
     struct contract_test tests[] = {
-        TEST(one_holder_at_a_time), TEST(expired_lease), TEST(failure_and_retry),
-        TEST(cancellation),         TEST(reprocess),     TEST(content_changes_meanwhile),
-        TEST(stale_chunks_go),      TEST(commit),        TEST(lists_and_counts),
+        TEST(one_holder_at_a_time),
+        TEST(expired_lease),
+        TEST(failure_and_retry),
+        TEST(cancellation),
+        TEST(reprocess),
+        TEST(content_changes_meanwhile),
+        TEST(a_cancelled_job_has_a_successor),
+        TEST(stale_chunks_go),
+        TEST(commit),
+        TEST(lists_and_counts),
         TEST(idempotency),
     };
     return contract_main("store jobs", tests, sizeof tests / sizeof *tests, argc, argv);

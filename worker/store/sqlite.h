@@ -200,14 +200,15 @@ void chunk_read(struct stmt *s, struct arena *a, struct store_chunk *out); /* CH
 #define CHUNK_COLUMNS \
     "k.no, k.id, k.text, k.headings, k.sha256, k.tokens, k.page, k.char_start, k.char_end, k.byte_start, k.byte_end"
 
-/* Sets state and error of a document, as the end of a job leaves them, and counts a version. Chunks made from an
- * earlier content go, too. */
+/* Sets state and error of a document, as the end of its job leaves them, and counts a version. Chunks made from an
+ * earlier content go, too. Nothing when the document has a newer job. */
 struct document_end {
     enum document_state state;
     struct str code, stage, message;
     int page;
 };
-must_use int document_finish(struct sqlite *db, const struct uuid *id, const struct document_end *end, struct err *e);
+must_use int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid *job,
+                             const struct document_end *end, struct err *e);
 /* Ends a job. 0, 1 if somebody else holds its lease, or -1. */
 must_use int job_end_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, enum job_state state,
                           const struct document_end *end, struct err *e);

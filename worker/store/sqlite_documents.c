@@ -423,12 +423,13 @@ static int remove_index(struct sqlite *db, int64_t no, struct err *e)
     return rc ? document_hide_chunks(db, no, e) : document_unindex(db, no, INDEX_STEP, &left, e);
 }
 
-int document_finish(struct sqlite *db, const struct uuid *id, const struct document_end *end, struct err *e)
+int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid *job, const struct document_end *end,
+                    struct err *e)
 {
     int64_t no, stale;
     struct stmt *s = stmt_get(db, "UPDATE documents SET state = ?, error_code = ?, error_stage = ?, error_message = ?,"
                                   " error_page = ?, version = version + 1, updated_us = ? WHERE id = ?"
-                                  " RETURNING no, chunks > 0 AND indexed_version <> content_version");
+                                  " AND job = ? RETURNING no, chunks > 0 AND indexed_version <> content_version");
     bind_i64(s, end->state);
     bind_str(s, end->code);
     bind_str(s, end->stage);
@@ -436,6 +437,7 @@ int document_finish(struct sqlite *db, const struct uuid *id, const struct docum
     bind_i64(s, end->page);
     bind_i64(s, clock_wall_us());
     bind_uuid(s, id);
+    bind_uuid(s, job);
     int rc = stmt_row(s, e);
     if (rc <= 0)
         return rc; /* the document is gone: nobody to tell */
@@ -476,7 +478,7 @@ static int reprocess(struct sqlite *db, void *arg, struct err *e)
     bind_i64(s, d.no);
     if (stmt_run(s, e) < 0)
         return -1;
-    return document_finish(db, c->id, &(struct document_end){.state = DOCUMENT_queued}, e);
+    return document_finish(db, c->id, &c->job.id, &(struct document_end){.state = DOCUMENT_queued}, e);
 }
 
 suspends int sqlite_document_reprocess(struct store *st, struct arena *a, const struct uuid *id, struct store_job *job,

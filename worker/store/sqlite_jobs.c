@@ -237,8 +237,9 @@ static int cancel(struct sqlite *db, void *arg, struct err *e)
     bind_uuid(s, c->id);
     if (stmt_run(s, e) < 0)
         return -1;
-    return j->has_document ? document_finish(db, &j->document, &(struct document_end){.state = DOCUMENT_cancelled}, e)
-                           : 0;
+    return j->has_document
+               ? document_finish(db, &j->document, &j->id, &(struct document_end){.state = DOCUMENT_cancelled}, e)
+               : 0;
 }
 
 suspends int sqlite_job_cancel(struct store *st, struct arena *a, const struct uuid *id, struct store_job *out,
@@ -283,7 +284,9 @@ static int retry(struct sqlite *db, void *arg, struct err *e)
     bind_uuid(s, c->id);
     if (stmt_run(s, e) < 0)
         return -1;
-    return j->has_document ? document_finish(db, &j->document, &(struct document_end){.state = DOCUMENT_queued}, e) : 0;
+    return j->has_document
+               ? document_finish(db, &j->document, &j->id, &(struct document_end){.state = DOCUMENT_queued}, e)
+               : 0;
 }
 
 suspends int sqlite_job_retry(struct store *st, struct arena *a, const struct uuid *id, struct store_job *out,

@@ -80,7 +80,7 @@ static int drop(struct sqlite *db, const struct store_job *j, struct err *e)
     bind_uuid(s, &j->id);
     if (stmt_run(s, e) < 0)
         return -1;
-    return j->has_document ? document_finish(db, &j->document, &end, e) : 0;
+    return j->has_document ? document_finish(db, &j->document, &j->id, &end, e) : 0;
 }
 
 static int take(struct sqlite *db, struct lease_call *c, int64_t content_version, struct err *e)
@@ -184,13 +184,16 @@ static int renew(struct sqlite *db, void *arg, struct err *e)
     stmt_end(s);
     if (!has_document)
         return 0;
-    s = stmt_get(db, "UPDATE documents SET state = ?1, progress_done = ?2, progress_total = ?3, version = version + 1,"
-                     " updated_us = ?4 WHERE id = ?5 AND (state <> ?1 OR progress_done <> ?2 OR progress_total <> ?3)");
+    s = stmt_get(
+        db,
+        "UPDATE documents SET state = ?1, progress_done = ?2, progress_total = ?3, version = version + 1,"
+        " updated_us = ?4 WHERE id = ?5 AND job = ?6 AND (state <> ?1 OR progress_done <> ?2 OR progress_total <> ?3)");
     bind_i64(s, c->state);
     bind_i64(s, c->done);
     bind_i64(s, c->total);
     bind_i64(s, now);
     bind_uuid(s, &document);
+    bind_uuid(s, c->job);
     return stmt_run(s, e);
 }
 
@@ -219,7 +222,7 @@ int job_requeue(struct sqlite *db, const struct uuid *job, const struct uuid *do
     bind_uuid(s, document);
     if (stmt_run(s, e) < 0)
         return -1;
-    return document_finish(db, document, &(struct document_end){.state = DOCUMENT_queued}, e);
+    return document_finish(db, document, job, &(struct document_end){.state = DOCUMENT_queued}, e);
 }
 
 struct finish_call {
@@ -258,7 +261,7 @@ static int finish(struct sqlite *db, void *arg, struct err *e)
         return rc;
     if (changed && c->state == JOB_failed) /* what failed is not what is there now */
         return job_requeue(db, c->job, &document, e);
-    return document_finish(db, &document, &c->end, e);
+    return document_finish(db, &document, c->job, &c->end, e);
 }
 
 suspends int sqlite_job_finish(struct store *st, const struct uuid *job, const struct uuid *owner, enum job_state state,
@@ -298,7 +301,7 @@ static int put_back(struct sqlite *db, void *arg, struct err *e)
     if (sqlite3_changes(db->h) != 1)
         return job_lease_lost(e);
     int rc = document_of(db, c->job, &document, &changed, e);
-    return rc <= 0 ? rc : document_finish(db, &document, &c->end, e);
+    return rc <= 0 ? rc : document_finish(db, &document, c->job, &c->end, e);
 }
 
 suspends int sqlite_job_put_back(struct store *st, const struct uuid *job, const struct uuid *owner, int64_t delay_us,

@@ -358,14 +358,15 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION ragd_document_finish(p_document uuid, p_state bigint, p_code text, p_stage text, p_message text,
-    p_page bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- What the end of a job means for its document; nothing, when the document has a newer job.
+CREATE FUNCTION ragd_document_finish(p_document uuid, p_job uuid, p_state bigint, p_code text, p_stage text,
+    p_message text, p_page bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_no bigint;
     v_stale boolean;
 BEGIN
     UPDATE documents SET state = p_state, error_code = p_code, error_stage = p_stage, error_message = p_message,
-        error_page = p_page, version = version + 1, updated_us = ragd_now() WHERE id = p_document
+        error_page = p_page, version = version + 1, updated_us = ragd_now() WHERE id = p_document AND job = p_job
         RETURNING no, chunks > 0 AND indexed_version <> content_version INTO v_no, v_stale;
     IF v_stale AND p_state <> 0 THEN -- an old content must not be found for ever
         PERFORM ragd_unindex(v_no);
@@ -387,7 +388,7 @@ BEGIN
     ELSE
         job := ragd_job_for(p_document, d.collection, d.job, p_job);
         UPDATE documents SET job = p_job, progress_done = 0, progress_total = 0 WHERE no = d.no;
-        PERFORM ragd_document_finish(p_document, 0, '', '', '', 0);
+        PERFORM ragd_document_finish(p_document, p_job, 0, '', '', '', 0);
         outcome := 0;
     END IF;
 END $$;
@@ -469,7 +470,7 @@ BEGIN
             RETURN;
         END IF;
         UPDATE jobs SET state = 4, owner = NULL, due_us = 0, finished_us = v_now, updated_us = v_now WHERE id = j.id;
-        PERFORM ragd_document_finish(j.document, 7, '', '', '', 0);
+        PERFORM ragd_document_finish(j.document, j.id, 7, '', '', '', 0);
     END LOOP;
 END $$;
 
@@ -486,7 +487,7 @@ BEGIN
     END IF;
     UPDATE documents SET state = p_state, progress_done = p_done, progress_total = p_total, version = version + 1,
         updated_us = v_now
-        WHERE id = v_document AND (state <> p_state OR progress_done <> p_done OR progress_total <> p_total);
+        WHERE id = v_document AND job = p_job AND (state <> p_state OR progress_done <> p_done OR progress_total <> p_total);
     RETURN NEXT;
 END $$;
 
@@ -495,7 +496,7 @@ BEGIN
     UPDATE jobs SET state = 0, owner = NULL, due_us = ragd_now(), attempts = 0, done = 0, stage = '',
         updated_us = ragd_now() WHERE id = p_job;
     UPDATE documents SET progress_done = 0, progress_total = 0 WHERE id = p_document;
-    PERFORM ragd_document_finish(p_document, 0, '', '', '', 0);
+    PERFORM ragd_document_finish(p_document, p_job, 0, '', '', '', 0);
 END $$;
 
 -- 0, or -3 when the lease is lost.
@@ -518,7 +519,8 @@ BEGIN
     IF v_changed AND p_state = 3 THEN -- what failed is not what is there now
         PERFORM ragd_job_requeue(p_job, v_document);
     ELSE
-        PERFORM ragd_document_finish(v_document, CASE p_state WHEN 4 THEN 7 ELSE 6 END, p_code, p_stage, p_message, p_page);
+        PERFORM ragd_document_finish(v_document, p_job, CASE p_state WHEN 4 THEN 7 ELSE 6 END, p_code, p_stage, p_message,
+            p_page);
     END IF;
     RETURN 0;
 END $$;
@@ -534,7 +536,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN -3;
     END IF;
-    PERFORM ragd_document_finish(v_document, 0, p_code, p_stage, p_message, 0);
+    PERFORM ragd_document_finish(v_document, p_job, 0, p_code, p_stage, p_message, 0);
     RETURN 0;
 END $$;
 
@@ -595,7 +597,7 @@ BEGIN
         UPDATE jobs SET cancel_requested = true, updated_us = ragd_now() WHERE id = p_job;
     ELSE
         UPDATE jobs SET state = 4, due_us = 0, finished_us = ragd_now(), updated_us = ragd_now() WHERE id = p_job;
-        PERFORM ragd_document_finish(j.document, 7, '', '', '', 0);
+        PERFORM ragd_document_finish(j.document, j.id, 7, '', '', '', 0);
     END IF;
 END $$;
 
@@ -619,7 +621,7 @@ BEGIN
     UPDATE jobs SET state = 0, due_us = ragd_now(), updated_us = ragd_now(), attempts = 0, done = 0, total = 0,
         started_us = 0, finished_us = 0, cancel_requested = false, stage = '', error_code = '', error_stage = '',
         error_message = '', owner = NULL WHERE id = p_job;
-    PERFORM ragd_document_finish(j.document, 0, '', '', '', 0);
+    PERFORM ragd_document_finish(j.document, j.id, 0, '', '', '', 0);
 END $$;
 
 -- ---- filters (worker/store/filter.h); filter_matches() is the reference ----
