@@ -40,6 +40,30 @@ static void one_holder_at_a_time(struct world *w)
     same(w, document_of(w, &a.id).state, DOCUMENT_chunking);
 }
 
+/* PostgreSQL keeps the row of a job locked while its index is committed. A renewal meanwhile must not wait: all writes of
+ * the worker would wait with it. */
+static void renewal_does_not_wait(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    char id[UUID_TEXT_LEN + 1] = "", sql[200];
+    bool cancel;
+    if (w->sqlite)
+        return;
+    a_document(w, &c, "a");
+    struct store_job j = lease(w, &me);
+    uuid_text(&j.id, id);
+    snprintf(sql, sizeof sql, "BEGIN; UPDATE jobs SET state = 2, owner = NULL WHERE id = '%s'", id);
+    PGconn *other = PQconnectdb(w->url);
+    PQclear(PQexec(other, sql));
+    must(w, PQtransactionStatus(other) == PQTRANS_INTRANS);
+    int64_t begin = clock_ns();
+    ok(w, DO(w, job_renew, &j.id, &me, 60 * SECOND, DOCUMENT_indexing, STR("index"), 0, 1, &cancel));
+    must(w, !cancel && clock_ns() - begin < 10 * SEC); /* of the 30 s that a statement may take */
+    PQclear(PQexec(other, "COMMIT"));
+    PQfinish(other);
+    fails(w, ERR_CONFLICT, DO(w, job_renew, &j.id, &me, SECOND, DOCUMENT_indexing, STR("index"), 0, 1, &cancel));
+}
+
 static void expired_lease(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
@@ -440,6 +464,7 @@ int main(int argc, char **argv)
 {
     struct contract_test tests[] = {
         TEST(one_holder_at_a_time),
+        TEST(renewal_does_not_wait),
         TEST(expired_lease),
         TEST(failure_and_retry),
         TEST(cancellation),

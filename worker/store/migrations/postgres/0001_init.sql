@@ -474,17 +474,21 @@ BEGIN
     END LOOP;
 END $$;
 
+-- No row: the lease is lost. While somebody else changes the job (its own commit of the index does, and may take long) nothing
+-- is renewed, and nobody can take the job: waiting for it would hold up every write of the worker.
 CREATE FUNCTION ragd_job_renew(p_job uuid, p_owner uuid, p_lease bigint, p_state bigint, p_stage text, p_done bigint,
     p_total bigint) RETURNS TABLE (cancel boolean) LANGUAGE plpgsql AS $$
 DECLARE
     v_document uuid;
     v_now bigint := ragd_now();
 BEGIN
-    UPDATE jobs SET due_us = v_now + p_lease, stage = p_stage, done = p_done, total = p_total, updated_us = v_now
-        WHERE id = p_job AND owner = p_owner AND state = 1 RETURNING cancel_requested, document INTO cancel, v_document;
+    PERFORM 1 FROM jobs WHERE id = p_job AND owner = p_owner AND state = 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
+        RETURN QUERY SELECT cancel_requested FROM jobs WHERE id = p_job AND owner = p_owner AND state = 1;
         RETURN;
     END IF;
+    UPDATE jobs SET due_us = v_now + p_lease, stage = p_stage, done = p_done, total = p_total, updated_us = v_now
+        WHERE id = p_job RETURNING cancel_requested, document INTO cancel, v_document;
     UPDATE documents SET state = p_state, progress_done = p_done, progress_total = p_total, version = version + 1,
         updated_us = v_now
         WHERE id = v_document AND job = p_job AND (state <> p_state OR progress_done <> p_done OR progress_total <> p_total);
