@@ -408,12 +408,49 @@ static void lists_and_counts(struct world *w)
     fails(w, ERR_NOT_FOUND, GET(w, job_create, STR("delete_documents"), &nobody, STR("{}"), &made));
 }
 
+struct beginner {
+    struct world *w;
+    struct fiber *fiber, *parent;
+    bool mine;
+    int rc;
+};
+
+static void begin_key(void *arg)
+{
+    struct beginner *b = arg;
+    struct arena a = {0};
+    struct store_idempotency in = {.key = {{1}}, .request = {{2}}, .abandoned_us = 600 * SECOND}, out;
+    struct err e;
+    b->fiber = fiber_self();
+    b->rc = STORE_CALL(b->w->s, idempotency_begin, &a, &in, &b->mine, &out, &e);
+    b->fiber = NULL;
+    arena_fini(&a);
+    fiber_wake(b->parent);
+}
+
+/* A client that leaves while its key is taken: either the request goes on and ends the key, or there is no key. */
+static void a_key_is_never_left_running(struct world *w)
+{
+    struct beginner b = {.w = w, .parent = fiber_self()};
+    struct store_idempotency in = {.key = {{1}}, .request = {{2}}, .abandoned_us = 600 * SECOND}, out;
+    bool mine;
+    must(w, fiber_spawn("begin", begin_key, &b));
+    ok(w, fiber_yield());
+    if (b.fiber)
+        fiber_cancel(b.fiber);
+    while (b.fiber)
+        (void)fiber_park("the other");
+    ok(w, GET(w, idempotency_begin, &in, &mine, &out));
+    same(w, mine, b.rc < 0);
+}
+
 static void idempotency(struct world *w)
 {
-    struct store_idempotency in = {.key = {{1}}, .request = {{2}}}, out, end;
+    struct store_idempotency in = {.key = {{1}}, .request = {{2}}, .abandoned_us = 600 * SECOND}, out, end, first;
     bool mine;
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, mine);
+    first = out;
     in.request.b[0] = 3;
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, !mine);
@@ -424,7 +461,8 @@ static void idempotency(struct world *w)
                                      .content_type = STR("application/json"),
                                      .body = STR("{\"a\": 1}\n"),
                                      .location = STR("/x"),
-                                     .etag = STR("\"v1\"")};
+                                     .etag = STR("\"v1\""),
+                                     .created_us = first.created_us};
     ok(w, DO(w, idempotency_end, &end));
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, !mine);
@@ -435,10 +473,10 @@ static void idempotency(struct world *w)
     same_str(w, out.etag, "\"v1\"");
     same(w, out.request.b[0], 2);
 
-    in = (struct store_idempotency){.key = {{9}}, .request = {{2}}};
+    in = (struct store_idempotency){.key = {{9}}, .request = {{2}}, .abandoned_us = 600 * SECOND};
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, mine);
-    end = (struct store_idempotency){.key = {{9}}}; /* it failed: forgotten */
+    end = (struct store_idempotency){.key = {{9}}, .created_us = out.created_us}; /* it failed: forgotten */
     ok(w, DO(w, idempotency_end, &end));
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, mine);
@@ -449,6 +487,14 @@ static void idempotency(struct world *w)
     behind_its_back(w, sql, sql);
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, mine);
+    first.key.b[0] = 9; /* the one that took so long does not end what runs now */
+    first.created_us = clock_wall_us() - 3600 * SECOND;
+    ok(w, DO(w, idempotency_end, &first));
+    first.status = 500;
+    ok(w, DO(w, idempotency_end, &first));
+    ok(w, GET(w, idempotency_begin, &in, &mine, &out));
+    must(w, !mine);
+    same(w, out.status, 0);
     in = (struct store_idempotency){.key = {{1}}, .request = {{2}}};
     ok(w, GET(w, idempotency_begin, &in, &mine, &out));
     must(w, !mine);
@@ -475,6 +521,7 @@ int main(int argc, char **argv)
         TEST(commit),
         TEST(lists_and_counts),
         TEST(idempotency),
+        TEST(a_key_is_never_left_running),
     };
     return contract_main("store jobs", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -123,24 +123,10 @@ suspends static void finish(struct request *r, struct store_idempotency *mine, b
     fiber_shield(-1);
 }
 
-/* A worker that died held the key: no request runs for longer than its deadline. */
-static bool abandoned(const struct request *r, const struct store_idempotency *was)
+/* How long a key may stay without an answer: no request runs for longer than its deadline, but for the end of its write. */
+static int64_t abandoned_us(const struct config *cfg)
 {
-    int64_t longest_ms = r->cfg->http_request_timeout + 60000;
-    return !was->status && clock_wall_us() - was->created_us > longest_ms * 1000;
-}
-
-suspends static int begin(struct request *r, struct store_idempotency *mine, bool *first, struct store_idempotency *was,
-                          struct err *e)
-{
-    if (STORE_CALL(r->app->store, idempotency_begin, &r->arena, mine, first, was, e))
-        return -1;
-    if (*first || !abandoned(r, was))
-        return 0;
-    return STORE_CALL(r->app->store, idempotency_end, mine, e) || /* status 0: forgets it */
-                   STORE_CALL(r->app->store, idempotency_begin, &r->arena, mine, first, was, e)
-               ? -1
-               : 0;
+    return (cfg->http_request_timeout ? cfg->http_request_timeout + 60000 : 600000) * 1000;
 }
 
 suspends int idempotency_run(struct request *r, struct err *e)
@@ -153,11 +139,13 @@ suspends int idempotency_run(struct request *r, struct err *e)
     if (!key.n || key.n > KEY_MAX)
         return err_set(e, ERR_BAD_REQUEST, "Idempotency-Key must have 1 to %d bytes", KEY_MAX);
     scope(r, key, &mine.key);
-    mine.created_us = clock_wall_us();
-    if (hash_body(r, &mine.request, e) || begin(r, &mine, &first, &was, e))
+    mine.abandoned_us = abandoned_us(r->cfg);
+    if (hash_body(r, &mine.request, e) ||
+        STORE_CALL(r->app->store, idempotency_begin, &r->arena, &mine, &first, &was, e))
         return -1;
     if (!first)
         return answer_from(r, &mine, &was, e);
+    mine.created_us = was.created_us;
     int failed = r->route->handler(r, e);
     finish(r, &mine, failed != 0);
     return failed;

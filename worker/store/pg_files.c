@@ -57,9 +57,14 @@ suspends int pg_idempotency_begin(struct store *st, struct arena *a, const struc
     pg_args_init(&args, a);
     arg_sha(&args, &in->key);
     arg_sha(&args, &in->request);
+    pg_arg_i64(&args, in->abandoned_us);
     if (pg_call(pg_of(st)->pg, S_KEY_BEGIN, &args, a, &r, e) < 0)
         return -1;
-    bool inserted = r.n > 0;
+    *mine = r.n > 0;
+    if (*mine) { /* nothing that can fail comes after it: nobody else would end what runs under this key */
+        *out = (struct store_idempotency){.key = in->key, .request = in->request, .created_us = pg_i64(&r, 0, 0)};
+        return 0;
+    }
     pg_args_init(&args, a);
     arg_sha(&args, &in->key);
     if (pg_call(pg_of(st)->pg, S_KEY_GET, &args, a, &r, e) < 0)
@@ -75,7 +80,6 @@ suspends int pg_idempotency_begin(struct store *st, struct arena *a, const struc
     out->location = next_str(&c);
     out->etag = next_str(&c);
     out->created_us = next_i64(&c);
-    *mine = inserted;
     return 0;
 }
 
@@ -93,6 +97,7 @@ suspends int pg_idempotency_end(struct store *st, const struct store_idempotency
         pg_arg_str(&args, in->location);
         pg_arg_str(&args, in->etag);
     }
+    pg_arg_i64(&args, in->created_us);
     int rc = pg_call(pg_of(st)->pg, in->status ? S_KEY_END : S_KEY_FORGET, &args, &a, &r, e);
     arena_fini(&a);
     return rc;

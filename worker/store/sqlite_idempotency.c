@@ -1,8 +1,7 @@
 #include "worker/store/sqlite.h"
 #include "common/clock.h"
 
-#define KEPT_US    (24 * 3600 * 1000000LL)
-#define RUNNING_US (600 * 1000000LL) /* a request that has no answer after this died with its worker */
+#define KEPT_US (24 * 3600 * 1000000LL)
 
 struct begin_call {
     struct arena *a;
@@ -11,13 +10,13 @@ struct begin_call {
     bool mine;
 };
 
-static int expire(struct sqlite *db, const struct sha256 *key, int64_t now, struct err *e)
+static int expire(struct sqlite *db, const struct store_idempotency *in, int64_t now, struct err *e)
 {
     struct stmt *s = stmt_get(db, "DELETE FROM idempotency WHERE key = ?1 AND (created_us < ?2"
                                   " OR (status = 0 AND created_us < ?3))");
-    bind_sha(s, key);
+    bind_sha(s, &in->key);
     bind_i64(s, now - KEPT_US);
-    bind_i64(s, now - RUNNING_US);
+    bind_i64(s, now - in->abandoned_us);
     if (stmt_run(s, e) < 0)
         return -1;
     s = stmt_get(db, "DELETE FROM idempotency WHERE key IN"
@@ -50,7 +49,7 @@ static int begin(struct sqlite *db, void *arg, struct err *e)
 {
     struct begin_call *c = arg;
     int64_t now = clock_wall_us();
-    if (expire(db, &c->in->key, now, e) < 0)
+    if (expire(db, c->in, now, e) < 0)
         return -1;
     struct stmt *s = stmt_get(db, "INSERT INTO idempotency (key, request, status, created_us) VALUES (?, ?, 0, ?)"
                                   " ON CONFLICT DO NOTHING");
@@ -79,18 +78,20 @@ static int end(struct sqlite *db, void *arg, struct err *e)
     const struct store_idempotency *in = arg;
     struct stmt *s;
     if (in->status == 0) {
-        s = stmt_get(db, "DELETE FROM idempotency WHERE key = ? AND status = 0");
+        s = stmt_get(db, "DELETE FROM idempotency WHERE key = ? AND status = 0 AND created_us = ?");
         bind_sha(s, &in->key);
+        bind_i64(s, in->created_us);
         return stmt_run(s, e);
     }
     s = stmt_get(db, "UPDATE idempotency SET status = ?, content_type = ?, body = ?, location = ?, etag = ?"
-                     " WHERE key = ?");
+                     " WHERE key = ? AND created_us = ?");
     bind_i64(s, in->status);
     bind_str(s, in->content_type);
     bind_blob(s, in->body);
     bind_str(s, in->location);
     bind_str(s, in->etag);
     bind_sha(s, &in->key);
+    bind_i64(s, in->created_us);
     return stmt_run(s, e);
 }
 

@@ -203,7 +203,8 @@ struct store_idempotency {
     struct sha256 key, request; /* hash of credential, method, path and key; hash of the body */
     int status;                 /* 0: the first request is still running */
     struct str content_type, body, location, etag;
-    int64_t created_us;
+    int64_t created_us;   /* set by begin; tells end which row is meant: another may have taken its place */
+    int64_t abandoned_us; /* begin: keys that still run after this long count as absent, as their worker died */
 };
 
 struct store_ops {
@@ -316,12 +317,11 @@ struct store_ops {
     /* `fn(arg)` is called, from the loop, when a process of another machine may have queued a job. NULL: there are no such machines. */
     void (*on_job)(struct store *, void (*fn)(void *arg), void *arg);
 
-    /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent, and
-     * so do those still running after 10 minutes: their worker died. */
+    /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
     suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in, bool *mine,
                                       struct store_idempotency *out, struct err *);
     suspends int (*idempotency_end)(struct store *, const struct store_idempotency *,
-                                    struct err *); /* status 0: forget it */
+                                    struct err *); /* status 0: forget it. Nothing if the row is gone */
 };
 
 struct store {
