@@ -7,16 +7,20 @@
 #include "worker/fiber/fiber.h"
 #include "worker/http/access.h"
 #include "worker/routes.h"
-#include <errno.h>
 #include <assert.h>
+#include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 enum { UPLOAD_ENVELOPE = 1 << 20 }; /* what multipart adds to a document */
+/* Memory of large requests after which the heap gives back what is free: when all is quiet, or in any case. */
+enum { LARGE = 64 << 10, TRIM_QUIET = 8 << 20, TRIM_BUSY = 1 << 30 };
 
 struct dispatch {
     struct router *router;
     struct str base_path;
     int64_t in_flight;
+    size_t used; /* by large requests, since the heap was trimmed */
 };
 
 static struct dispatch *self;
@@ -150,6 +154,18 @@ static void fail(struct request *r, struct err *e)
     reply_problem(r, e);
 }
 
+/* A thousand uploads at once need a hundred megabytes; a worker that is idle again does not. */
+static void trim(const struct request *r)
+{
+    size_t size = arena_size(&r->arena);
+    if (size > LARGE)
+        self->used += size;
+    if (self->used < (self->in_flight ? TRIM_BUSY : TRIM_QUIET))
+        return;
+    self->used = 0;
+    malloc_trim(0);
+}
+
 suspends void dispatch_request(struct request *r)
 {
     struct err e;
@@ -172,4 +188,5 @@ suspends void dispatch_request(struct request *r)
     access_log(r);
     STAT_SUB(requests_in_flight, 1);
     self->in_flight--;
+    trim(r);
 }

@@ -308,3 +308,29 @@ def test_as_pid_1_it_reaps_strangers_and_stops_on_term():
         assert workers == 2 and " died" not in r.log()
     finally:
         r.close()
+
+
+def private_memory(pid):
+    return int(re.search(r"RssAnon:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+
+
+def test_memory_of_a_burst_of_uploads_is_given_back():
+    sanitizer = "quarantine_size_mb=0:thread_local_quarantine_size_kb=0:allocator_release_to_os_interval_ms=0"
+    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":" + sanitizer}
+    with Ragd({"ingest": {"workers": 1}}, args=["--role", "http"], env=env) as r:
+        path = r.post("/api/v1/collections", json={"name": "c"}).headers["location"] + "/documents"
+        worker, burst = ready(r)[0], []
+        for i in range(300):
+            part = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{i}"\r\n\r\n' + f"{i} " * 15000
+            body = part.encode() + b"\r\n--b--"
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            burst.append(r.connect())
+            burst[-1].sendall(head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body[:-1])
+        wait_for(lambda: in_flight(r) == 300, "all uploads to be in hand")
+        peak = wait_for(lambda: private_memory(worker) > (30 << 20) and private_memory(worker), "their memory to be taken")
+        for sock in burst:
+            sock.sendall(b"-")
+        for sock in burst:
+            assert sock.recv(100).startswith(b"HTTP/1.1 202")
+            sock.close()
+        wait_for(lambda: private_memory(worker) < peak / 2, lambda: f"{private_memory(worker)} to be half of {peak}", 10)
