@@ -32,6 +32,9 @@ def goals(runs, other):
         ("private bytes per idle connection", other.get("ragd bytes per idle connection"), "<=", 1024, 256),
         ("busier worker's share of connections", other.get("busier worker's share"), "<=", 0.65, 0.55),
         ("(b) with 2 slow queries / without", other.get("lookups beside slow queries"), ">=", 0.85, 0.97),
+        ("/health p99 beside 2,000 idle, 2,000 slow, ms",
+         other.get("/health p99 beside 4,000 idle and slow connections, ms"), "<=", 50, 50),
+        ("PSS with them, MB", other.get("PSS with 4,000 idle and slow connections, MB"), "<=", 100, 100),
         ("start to first answer, ms", other.get("start to first answer, ms"), "<=", 200, 200),
         ("PSS after 10,000 requests, MB", other.get("PSS after 10,000 requests, MB"), "<=", 40, 40),
     ]

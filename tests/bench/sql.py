@@ -1,10 +1,8 @@
 """What the peers say to PostgreSQL: the statements that ragd itself uses for the same requests, on ragd's own tables or,
 where they write, on copies with the same indexes."""
 
-import contextlib
 import json
 import statistics
-import threading
 import time
 import urllib.parse
 
@@ -95,25 +93,6 @@ class Slow:
                 assert http.get(url).status_code == 200
                 took.append((time.monotonic() - began) * 1e3)
         self.milliseconds = statistics.median(took)
-
-    @contextlib.contextmanager
-    def clients(self, count):
-        end = threading.Event()
-
-        def ask():
-            with httpx.Client(trust_env=False, timeout=30) as http:
-                while not end.is_set():
-                    assert http.get(self.url).status_code == 200
-
-        threads = [threading.Thread(target=ask) for _ in range(count)]
-        for t in threads:
-            t.start()
-        try:
-            yield
-        finally:
-            end.set()
-            for t in threads:
-                t.join()
 
 
 def slow_query(server, cluster, database):
