@@ -228,7 +228,7 @@ static suspends int set_up(struct pg *pg, PGconn *c, struct err *e)
 {
     char script[512];
     int n = snprintf(script, sizeof script,
-                     "SET plan_cache_mode = force_generic_plan; SET statement_timeout = %lld;"
+                     "SET plan_cache_mode = force_generic_plan; SET jit = off; SET statement_timeout = %lld;"
                      "SET idle_in_transaction_session_timeout = '60s'; SET DateStyle = ISO; SET bytea_output = hex;",
                      (long long)pg->cfg->database_statement_timeout);
     if (PQserverVersion(c) >= 140000)
