@@ -74,8 +74,11 @@ static void waits_for_a_lock(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
     int64_t before = clock_ns();
+    uint64_t errors = slot_self->stat[STAT_store_errors_total], retries = slot_self->stat[STAT_store_retries_total];
     pid_t pid = meddle(w, "BEGIN IMMEDIATE", 150);
     a_document(w, &c, "meanwhile");
+    must(w, slot_self->stat[STAT_store_retries_total] > retries);
+    same(w, slot_self->stat[STAT_store_errors_total], errors); /* it went well in the end */
     must(w, clock_ns() - before >= 140 * MS);
     reap(w, pid);
 
@@ -315,11 +318,62 @@ static void bounded_queue(struct world *w)
     reopen(w);
 }
 
+/* ---- many workers start on no database at all ---- */
+
+static int child_status;
+
+static void child_fiber(void *url)
+{
+    struct err e;
+    struct store *s;
+    struct config *cfg = config_for(url, NULL);
+    if (store_open(cfg, &s, &e) < 0 || STORE_CALL(s, check, &e) < 0) {
+        fprintf(stderr, "%s: %s\n", e.msg, e.log);
+        child_status = 1;
+    } else {
+        store_close(s);
+    }
+    config_free(cfg);
+    loop_stop();
+}
+
+static int child_main(char *url)
+{
+    struct err e;
+    log_init(LOG_ERROR, false, "test");
+    if (loop_init(&e) < 0 || !fiber_spawn("child", child_fiber, url))
+        return 2;
+    loop_run();
+    return child_status;
+}
+
+static void opened_by_many_at_once(struct world *w)
+{
+    enum { CHILDREN = 6, ROUNDS = 12 };
+    for (int round = 0; round < ROUNDS; round++) {
+        struct str url = arena_printf(&w->a, "sqlite:%s/round%d/ragd.db", w->dir, round);
+        pid_t pid[CHILDREN];
+        int status;
+        for (int i = 0; i < CHILDREN; i++)
+            if ((pid[i] = fork()) == 0) {
+                execl("/proc/self/exe", "test_sqlite", "--open", url.p, (char *)NULL);
+                _exit(127);
+            }
+        for (int i = 0; i < CHILDREN; i++) {
+            must(w, pid[i] > 0 && waitpid(pid[i], &status, 0) == pid[i]);
+            same(w, status, 0);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--open") == 0)
+        return child_main(argv[2]);
     struct contract_test tests[] = {
         TEST(opened_well),
         TEST(waits_for_a_lock),
+        TEST(opened_by_many_at_once),
         TEST(refuses_schemas),
         TEST(works_on_the_next_schema),
         TEST(refuses_other_files),

@@ -65,9 +65,7 @@ static int one_number(struct sqlite *db, const char *sql, int64_t *out, struct e
     return rc < 0 ? -1 : 0;
 }
 
-/* How many migrations the file has, after checking that they are ours. A file of one release later is fine: releases
- * expand the schema first and contract it later. */
-static int applied_migrations(struct sqlite *db, int *out, struct err *e)
+static int read_schema(struct sqlite *db, int *out, struct err *e)
 {
     int64_t have, application, tables;
     struct sha256 mine, theirs;
@@ -108,6 +106,19 @@ static int applied_migrations(struct sqlite *db, int *out, struct err *e)
     return 0;
 }
 
+/* How many migrations the file has, after checking that they are ours. A file of one release later is fine: releases
+ * expand the schema first and contract it later. One transaction, since another process may migrate at this moment. */
+static int applied_migrations(struct sqlite *db, int *out, struct err *e)
+{
+    if (sqlite_exec(db, "BEGIN", e) < 0)
+        return -1;
+    int rc = read_schema(db, out, e);
+    bool busy = db->busy;
+    sqlite3_exec(db->h, "ROLLBACK", NULL, NULL, NULL); /* nothing was changed */
+    db->busy = busy;
+    return rc;
+}
+
 static int apply(struct sqlite *db, const struct migration *m, struct err *e)
 {
     struct sha256 sum;
@@ -128,7 +139,7 @@ static int apply_missing(struct sqlite *db, int *applied, struct err *e)
     int have;
     char mark[64];
     snprintf(mark, sizeof mark, "PRAGMA application_id = %d", APPLICATION_ID);
-    if (applied_migrations(db, &have, e) < 0)
+    if (read_schema(db, &have, e) < 0)
         return -1;
     if (have == 0 && (sqlite_exec(db, mark, e) < 0 ||
                       sqlite_exec(db,

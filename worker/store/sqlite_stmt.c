@@ -206,11 +206,12 @@ static void explain_access(struct sqlite *db, struct err *e)
 int sqlite_fail(struct sqlite *db, int rc, struct err *e)
 {
     int sys = db->h ? sqlite3_system_errno(db->h) : 0;
-    db->busy = false;
-    STAT_ADD(store_errors_total, 1);
+    db->busy = (rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_LOCKED;
+    if (!db->busy) /* a lock is waited for: it counts when that was in vain */
+        STAT_ADD(store_errors_total, 1);
     switch (rc & 0xff) {
     case SQLITE_BUSY:
-    case SQLITE_LOCKED: db->busy = true; return err_set(e, ERR_NOT_READY, "The database is locked by another process");
+    case SQLITE_LOCKED: return err_set(e, ERR_NOT_READY, "The database is locked by another process");
     case SQLITE_FULL:
         err_set(e, ERR_STORAGE_FULL, "The disk of the database is full");
         return err_log(e, "%s", db->path);

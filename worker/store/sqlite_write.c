@@ -33,8 +33,10 @@ suspends bool sqlite_again(struct sqlite *db, struct sqlite_retry *r, struct err
     db->busy = false;
     if (r->tries++ == 0)
         r->since = clock_ns();
-    else if (clock_ns() - r->since > PATIENCE_S * SEC)
-        return false;                                        /* `e` says so already */
+    else if (clock_ns() - r->since > PATIENCE_S * SEC) {
+        STAT_ADD(store_errors_total, 1);
+        return false; /* `e` says so already */
+    }
     int64_t most = (r->tries < 5 ? 1 << r->tries : 32) * MS; /* jitter keeps processes from meeting again */
     STAT_ADD(store_retries_total, 1);
     int rc = fiber_sleep(most / 4 + random() % most);
