@@ -11,7 +11,7 @@
 
 static struct private_pg server;
 
-enum { GET, PUT, PUT_SLOW, DIV, DIV_WRITE, SLEEP_FAST, SLEEP, ECHO, BYTES, MISSING, N_STMT };
+enum { GET, PUT, PUT_SLOW, DIV, DIV_WRITE, SLEEP_FAST, SLEEP, ECHO, BYTES, MISSING, PUT_DEFERRED, N_STMT };
 static const struct pg_stmt table[N_STMT] = {
     [GET] = {"get", "SELECT v, id FROM t WHERE id = $1::bigint", PG_FAST, false, false},
     [PUT] = {"put", "INSERT INTO t (id, v) VALUES ($1::bigint, $2::text) RETURNING id", PG_WRITE, true, false},
@@ -28,6 +28,7 @@ static const struct pg_stmt table[N_STMT] = {
               "(SELECT sum(x) FROM unnest($7::bigint[]) x), $8::bytea, cardinality($9::text[])",
               PG_FAST, false, false},
     [BYTES] = {"bytes", "SELECT $1::bytea", PG_FAST, false, true},
+    [PUT_DEFERRED] = {"put_deferred", "INSERT INTO u (id) VALUES ($1::bigint)", PG_WRITE, true, false},
     [MISSING] = {"missing", "SELECT x FROM no_such_table WHERE y = $1::bigint", PG_FAST, false, false},
 };
 
@@ -271,6 +272,25 @@ static void test_only_the_guilty_write_fails_and_the_others_commit(void **state)
 }
 
 /* Many writes at once share few transactions. */
+/* What fails only at the commit: the same, and it comes to an end. */
+static void test_only_the_guilty_commit_fails(void **state)
+{
+    (void)state;
+    struct call c[4];
+    sql("DROP TABLE IF EXISTS u; CREATE TABLE u (id bigint REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED)");
+    for (int i = 0; i < 4; i++) {
+        c[i] = (struct call){.stmt = i == 1 ? PUT_DEFERRED : PUT, .arg = {7000 + i}, .text = "x", .n = i == 1 ? 1 : 2};
+        start(&c[i]);
+    }
+    loop_run();
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(c[i].rc, i == 1 ? -1 : 0);
+    assert_int_equal(c[1].e.code, ERR_CONFLICT);
+    assert_string_equal(c[1].sqlstate, "23503");
+    assert_int_equal(sql_number("SELECT count(*) FROM t WHERE id BETWEEN 7000 AND 7003"), 3);
+    sql("DROP TABLE u");
+}
+
 static void test_writes_share_commits(void **state)
 {
     (void)state;
@@ -573,6 +593,7 @@ int main(void)
         TEST(test_only_the_guilty_read_fails),
         TEST(test_a_statement_that_cannot_be_prepared_harms_nobody),
         TEST(test_only_the_guilty_write_fails_and_the_others_commit),
+        TEST(test_only_the_guilty_commit_fails),
         TEST(test_writes_share_commits),
         TEST(test_an_abandoned_read_leaves_the_connection_sound),
         TEST(test_a_slow_call_given_up_is_cancelled_on_the_server),

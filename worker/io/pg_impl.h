@@ -53,6 +53,7 @@ struct pg_conn {
     struct list unconfirmed; /* writes that succeeded and wait for their Sync */
     struct list redo;        /* calls of the batch being answered that must be sent again */
     bool failed;             /* the batch being answered */
+    PGresult *commit_error;  /* of the batch being answered, when all its calls had gone well */
     int in_flight;           /* calls sent and not answered */
     bool cancelling;         /* a helper is telling the server to cancel what runs here */
     int failures;            /* attempts to connect since the last success */

@@ -214,6 +214,26 @@ static void redo(struct pg_conn *conn, struct pg_call *c)
     list_add_tail(&conn->redo, &c->link);
 }
 
+/* Another try for a call that nobody but itself made fail, or the end of it. */
+static void refuse(struct pg_conn *conn, struct pg_call *c, const PGresult *res)
+{
+    const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    struct err e;
+    state = state ? state : "";
+    if (c->retries < RETRIES_MAX && worth_another_try(state)) {
+        c->retries++;
+        redo(conn, c);
+        return;
+    }
+    pg_error(&e, res, name_of(c));
+    if (c->args) {
+        const char *constraint = PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME);
+        str_copyz(c->args->sqlstate, sizeof c->args->sqlstate, str_of(state));
+        str_copyz(c->args->constraint, sizeof c->args->constraint, str_of(constraint));
+    }
+    pg_finish(c, NULL, &e);
+}
+
 static void call_failed(struct pg_conn *conn, struct pg_flight *f)
 {
     struct pg_call *c = f->call;
@@ -224,23 +244,10 @@ static void call_failed(struct pg_conn *conn, struct pg_flight *f)
         conn->prepared[f->stmt] = false;
     if (!c)
         return;
-    if (c->write && !c->alone) {
+    if (c->write && !c->alone)
         redo(conn, c); /* perhaps a neighbour's fault */
-        return;
-    }
-    if (c->retries < RETRIES_MAX && worth_another_try(state)) {
-        c->retries++;
-        redo(conn, c);
-        return;
-    }
-    struct err e;
-    pg_error(&e, f->res, name_of(c));
-    if (c->args) {
-        const char *constraint = PQresultErrorField(f->res, PG_DIAG_CONSTRAINT_NAME);
-        str_copyz(c->args->sqlstate, sizeof c->args->sqlstate, str_of(state));
-        str_copyz(c->args->constraint, sizeof c->args->constraint, str_of(constraint));
-    }
-    pg_finish(c, NULL, &e);
+    else
+        refuse(conn, c, f->res);
 }
 
 static void prepare_ended(struct pg_conn *conn, struct pg_flight *f)
@@ -298,6 +305,13 @@ static void requeue(struct pg_conn *conn)
     }
 }
 
+static void forget_failure(struct pg_conn *conn)
+{
+    PQclear(conn->commit_error);
+    conn->commit_error = NULL;
+    conn->failed = false;
+}
+
 static void batch_ended(struct pg_conn *conn)
 {
     struct list *n;
@@ -305,7 +319,9 @@ static void batch_ended(struct pg_conn *conn)
     list_init(&back);
     while ((n = list_pop(&conn->unconfirmed))) {
         struct pg_flight *f = list_entry(n, struct pg_flight, link);
-        if (conn->failed) {
+        if (conn->failed && f->call->alone && conn->commit_error) {
+            refuse(conn, f->call, conn->commit_error);
+        } else if (conn->failed) {
             f->call->flight = NULL;
             list_add_tail(&back, &f->call->link);
         } else {
@@ -316,7 +332,7 @@ static void batch_ended(struct pg_conn *conn)
     }
     list_splice_tail(&back, &conn->redo); /* they came before those that failed */
     list_splice_tail(&conn->redo, &back);
-    conn->failed = false;
+    forget_failure(conn);
     requeue(conn);
 }
 
@@ -342,7 +358,11 @@ static bool take_in(struct pg_conn *conn, PGresult *res)
     bool sync = res && PQresultStatus(res) == PGRES_PIPELINE_SYNC;
     if (sync != (f->kind == FLIGHT_SYNC)) {
         if (f->kind == FLIGHT_SYNC) { /* the commit itself failed: its error comes before the Sync's own result */
-            conn->failed = conn->failed || res;
+            if (res && !conn->failed) {
+                conn->failed = true;
+                conn->commit_error = res;
+                res = NULL;
+            }
             PQclear(res);
             return true;
         }
@@ -474,7 +494,7 @@ void pg_conn_lost(struct pg_conn *conn, const struct err *why)
     }
     pg->in_flight -= conn->in_flight;
     conn->in_flight = 0;
-    conn->failed = false;
+    forget_failure(conn);
     conn->state = CONN_DOWN;
     while (!list_empty(&conn->unconfirmed))
         recall(conn, list_entry(conn->unconfirmed.next, struct pg_flight, link), why);
