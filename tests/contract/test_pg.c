@@ -523,6 +523,27 @@ static void test_several_hosts(void **state)
     assert_string_equal(c.value, "v1"); /* at the first attempt */
 }
 
+/* Of several hosts the one that takes writes is used for reads, too: a standby's answers lag behind. */
+static void test_standbys_are_passed_over(void **state)
+{
+    (void)state;
+    struct private_pg standby;
+    struct err e;
+    char url[400];
+    pg_close(pg);
+    private_pg_start(&standby);
+    private_pg_sql(&standby, "ALTER DATABASE postgres SET default_transaction_read_only = on");
+    snprintf(url, sizeof url, "postgresql:///postgres?host=%s,%s&user=ragd", standby.dir, server.dir);
+    cfg.database_url = url;
+    assert_int_equal(pg_open(&cfg, table, N_STMT, &pg, &e), 0);
+    struct call read = {.stmt = GET, .arg = {1}, .n = 1}, write = {.stmt = PUT, .arg = {8000}, .text = "w", .n = 2};
+    one(&read);
+    one(&write);
+    private_pg_stop(&standby);
+    assert_string_equal(read.value, "v1");
+    assert_int_equal(write.rc, 0);
+}
+
 /* ---- notices, sessions, unprepared ---- */
 
 static int notices;
@@ -605,6 +626,7 @@ int main(void)
         TEST(test_a_write_in_flight_says_that_it_may_have_happened),
         TEST(test_urls),
         TEST(test_several_hosts),
+        TEST(test_standbys_are_passed_over),
         TEST(test_listen),
         TEST(test_session),
         TEST(test_without_prepared_statements),

@@ -154,6 +154,9 @@ static suspends PGconn *start(struct pg *pg, struct err *e)
     key[n] = "fallback_application_name", value[n++] = "ragd";
     if (!option(pg->url, "gssencmode")) /* would look up names in its own, blocking way */
         key[n] = "gssencmode", value[n++] = "disable";
+    const char *hosts = option(pg->url, "host");
+    if (hosts && strchr(hosts, ',') && !option(pg->url, "target_session_attrs"))
+        key[n] = "target_session_attrs", value[n++] = "read-write"; /* a standby's answers would lag behind */
     key[n] = NULL, value[n] = NULL;
     c = PQconnectStartParams(key, value, 0);
     if (!c || PQstatus(c) == CONNECTION_BAD) {
