@@ -296,6 +296,45 @@ static void change(struct world *w)
 }
 
 /* What it deletes is gone from everywhere: text, chunks, search, jobs. */
+struct patcher {
+    struct world *w;
+    const struct uuid *id;
+    struct fiber *fiber, *parent;
+    int rc;
+};
+
+static void patch_title(void *arg)
+{
+    struct patcher *p = arg;
+    struct arena a = {0};
+    struct store_document_patch change = {.set_title = true, .title = STR("new")};
+    struct store_document out;
+    struct err e;
+    p->fiber = fiber_self();
+    p->rc = STORE_CALL(p->w->s, document_patch, &a, p->id, &change, 0, &out, &e);
+    p->fiber = NULL;
+    arena_fini(&a);
+    fiber_wake(p->parent);
+}
+
+/* A client that leaves, sooner or later: an error says that nothing has happened. */
+static void given_up(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d = a_document(w, &c, "a");
+    for (int i = 0; i < 40; i++) {
+        struct patcher p = {.w = w, .id = &d.id, .parent = fiber_self()};
+        int64_t version = document_of(w, &d.id).version;
+        must(w, fiber_spawn("patch", patch_title, &p));
+        ok(w, fiber_sleep(i * MS / 10));
+        if (p.fiber)
+            fiber_cancel(p.fiber);
+        while (p.fiber)
+            (void)fiber_park("the other");
+        same(w, document_of(w, &d.id).version, version + (p.rc == 0));
+    }
+}
+
 static void delete_everywhere(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
@@ -392,8 +431,16 @@ static void together(struct world *w)
 int main(int argc, char **argv)
 {
     struct contract_test tests[] = {
-        TEST(create_and_get),    TEST(duplicates),          TEST(upsert),   TEST(long_files), TEST(sweep), TEST(change),
-        TEST(delete_everywhere), TEST(delete_while_queued), TEST(together),
+        TEST(create_and_get),
+        TEST(duplicates),
+        TEST(upsert),
+        TEST(long_files),
+        TEST(sweep),
+        TEST(change),
+        TEST(given_up),
+        TEST(delete_everywhere),
+        TEST(delete_while_queued),
+        TEST(together),
     };
     return contract_main("store documents", tests, sizeof tests / sizeof *tests, argc, argv);
 }

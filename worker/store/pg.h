@@ -54,6 +54,16 @@ void read_job(const struct pg_rows *r, int row, struct store_job *out);
 void read_chunk(const struct pg_rows *r, int row, struct store_chunk *out); /* its document is left alone */
 void arg_sha(struct pg_args *args, const struct sha256 *s);
 
+/* Reads back what was just changed. The change has happened, so a client that leaves or a deadline makes no error of it. */
+#define READ_BACK(e, call)                     \
+    __extension__({                            \
+        fiber_shield(1);                       \
+        int rc_ = (call);                      \
+        fiber_shield(-1);                      \
+        rc_ < 0 ? changed_but_not_read(e) : 0; \
+    })
+int changed_but_not_read(struct err *e);
+
 /* ERR_VERSION, naming both. */
 int wrong_version(int64_t have, int64_t want, struct err *e);
 

@@ -129,7 +129,7 @@ suspends int pg_collection_patch(struct store *st, struct arena *a, const struct
         return strcmp(args.sqlstate, "23505") == 0 ? name_taken(p->name, e) : -1;
     if (!r.n)
         return why_not(st, a, id, if_version, e);
-    return pg_collection_get(st, a, id, out, e);
+    return READ_BACK(e, pg_collection_get(st, a, id, out, e));
 }
 
 suspends int pg_collection_delete(struct store *st, struct arena *a, const struct uuid *id, int64_t if_version,

@@ -247,12 +247,12 @@ static suspends int put(struct pg_store *s, struct arena *a, const struct creati
     pg_uuid(&r, 0, 1, &document);
     if (outcome < 0)
         return outcome_error(outcome, &document, pg_i64(&r, 0, 3), in, e);
-    if (pg_document_get(&s->store, a, &document, out, e) < 0)
+    if (READ_BACK(e, pg_document_get(&s->store, a, &document, out, e)) < 0)
         return -1;
     memset(job, 0, sizeof *job);
     if (pg_uuid(&r, 0, 2, &job_id)) {
         pg_announce(s);
-        if (pg_job_get(&s->store, a, &job_id, job, e) < 0)
+        if (READ_BACK(e, pg_job_get(&s->store, a, &job_id, job, e)) < 0)
             return -1;
     }
     *what = (enum store_created[]){STORE_CREATED, STORE_DUPLICATE, STORE_UPDATED, STORE_UNCHANGED}[outcome];

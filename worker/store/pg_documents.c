@@ -223,9 +223,11 @@ suspends int pg_document_patch(struct store *st, struct arena *a, const struct u
     arg_if(&args, p->set_tags, p->tags);
     arg_if(&args, p->set_language, p->language);
     pg_arg_i64(&args, if_version);
-    if (pg_call(pg_of(st)->pg, S_DOCUMENT_PATCH, &args, a, &r, e) < 0 || pg_document_get(st, a, id, out, e) < 0)
+    if (pg_call(pg_of(st)->pg, S_DOCUMENT_PATCH, &args, a, &r, e) < 0)
         return -1;
-    return r.n ? 0 : wrong_version(out->version, if_version, e);
+    if (r.n)
+        return READ_BACK(e, pg_document_get(st, a, id, out, e));
+    return pg_document_get(st, a, id, out, e) < 0 ? -1 : wrong_version(out->version, if_version, e);
 }
 
 suspends int pg_document_delete(struct store *st, const struct uuid *id, int64_t if_version, struct err *e)
@@ -262,7 +264,7 @@ suspends int pg_document_reprocess(struct store *st, struct arena *a, const stru
         return err_set(e, ERR_BUSY, "A job of this document is under way");
     pg_uuid(&r, 0, 1, &job_id);
     pg_announce(pg_of(st));
-    return pg_job_get(st, a, &job_id, job, e);
+    return READ_BACK(e, pg_job_get(st, a, &job_id, job, e));
 }
 
 /* ---- what belongs to a document ---- */

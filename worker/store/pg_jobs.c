@@ -135,7 +135,7 @@ suspends int pg_job_cancel(struct store *st, struct arena *a, const struct uuid 
         return -1;
     if (outcome < 0)
         return err_set(e, ERR_CONFLICT, "The job is over: it has %s", job_state_name(state));
-    return pg_job_get(st, a, id, out, e);
+    return READ_BACK(e, pg_job_get(st, a, id, out, e));
 }
 
 suspends int pg_job_retry(struct store *st, struct arena *a, const struct uuid *id, struct store_job *out,
@@ -153,7 +153,7 @@ suspends int pg_job_retry(struct store *st, struct arena *a, const struct uuid *
     if (outcome == -5)
         return err_set(e, ERR_CONFLICT, "The document has a newer job");
     pg_announce(pg_of(st));
-    return pg_job_get(st, a, id, out, e);
+    return READ_BACK(e, pg_job_get(st, a, id, out, e));
 }
 
 /* ---- jobs as the worker that holds their lease sees them ---- */

@@ -131,6 +131,16 @@ void arg_sha(struct pg_args *args, const struct sha256 *s)
     pg_arg_str(args, (struct str){(const char *)s->b, sizeof s->b});
 }
 
+int changed_but_not_read(struct err *e)
+{
+    char why[sizeof e->log];
+    if (!e || e->code == ERR_NOT_FOUND) /* somebody else has deleted it since */
+        return -1;
+    str_copyz(why, sizeof why, str_of(e->log[0] ? e->log : e->msg));
+    err_set(e, ERR_NOT_READY, "The change was made, but the database did not give its result");
+    return err_log(e, "the change has happened; reading it back: %.250s", why);
+}
+
 int wrong_version(int64_t have, int64_t want, struct err *e)
 {
     return err_set(e, ERR_VERSION, "The version is %lld, not %lld", (long long)have, (long long)want);
