@@ -42,3 +42,20 @@ def test_an_outage_of_postgresql(cluster):
         assert again.status_code in (200, 202)
         assert api.settled(again.json()["document"])["status"] == "ready"
         assert ragd.workers() == workers
+
+
+def test_a_database_that_starts_later(cluster):
+    """With auto_migrate nobody has to migrate by hand because PostgreSQL was the slower one to start."""
+    cluster.stop()
+    ragd = Ragd({"database": {"url": cluster.url(), "auto_migrate": True}})
+    try:
+        ragd.start("/livez")
+        assert ragd.get("/readyz").status_code == 503
+        workers = ragd.workers()
+        cluster.start()
+        wait_for(lambda: ragd.get("/readyz").status_code == 200, "the schema", every=0.05)
+        api = Api(ragd)
+        api.ready(api.collection(), "the first document")
+        assert ragd.workers() == workers
+    finally:
+        ragd.close()

@@ -315,22 +315,29 @@ void pg_conn_start(struct pg_conn *conn)
 /* ---- sessions ---- */
 
 struct pg_session {
+    struct pg *pg;
     PGconn *c;
 };
 
 suspends int pg_session_open(struct pg *pg, struct pg_session **out, struct err *e)
 {
+    int64_t before = fiber_deadline(fiber_self()), within = clock_ns() + pg->cfg->database_connect_timeout * MS;
     if (!pg_budget_take(pg, e))
         return -1;
+    pg->refs++;
+    if (!before || before > within)
+        fiber_set_deadline(fiber_self(), within);
     PGconn *c = pg_conn_open(pg, e);
+    fiber_set_deadline(fiber_self(), before);
     if (!c) {
         pg_budget_give();
+        pg_release(pg);
         return -1;
     }
     *out = malloc(sizeof **out);
     if (!*out)
         abort();
-    (*out)->c = c;
+    **out = (struct pg_session){pg, c};
     return 0;
 }
 
@@ -360,6 +367,7 @@ void pg_session_close(struct pg_session *s)
     if (!s)
         return;
     PQfinish(s->c);
+    pg_release(s->pg);
     free(s);
     pg_budget_give();
 }

@@ -24,9 +24,9 @@ struct pg_store {
     int n_lookups;
     int asking; /* questions under way */
     struct loop_hook hook;
-    bool announce; /* jobs were queued since the last notice to other machines */
-    struct fiber *announcer;
-    int refs; /* the owner, and fibers at work for it */
+    bool announce;                      /* jobs were queued since the last notice to other machines */
+    struct fiber *announcer, *migrator; /* NULL: there is none */
+    int refs;                           /* the owner, and fibers at work for it */
     bool closing;
 };
 

@@ -1,5 +1,6 @@
 /* Opening the PostgreSQL product, its schema, and the table of its verbs. */
 #include "worker/store/pg.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "worker/store/migrations.h"
 #include <stdio.h>
@@ -125,12 +126,31 @@ static suspends int pg_migrate(struct store *st, int *applied, struct err *e)
 
 /* ---- open and close ---- */
 
+static suspends void migrate_later(void *arg)
+{
+    struct pg_store *s = arg;
+    struct err e;
+    int64_t pause = SEC;
+    int applied;
+    s->migrator = fiber_self();
+    while (fiber_sleep(pause) == 0 && !s->closing && pg_migrate(&s->store, &applied, &e) < 0)
+        pause = pause < 8 * SEC ? 2 * pause : pause;
+    s->migrator = NULL;
+    pg_store_release(s);
+}
+
+/* A database that starts later than its users is migrated when it is there. Until then the calls, and /readyz, say what is
+ * wrong. */
 static suspends void migrate_at_start(struct pg_store *s)
 {
     struct err e;
     int applied;
-    if (pg_migrate(&s->store, &applied, &e) < 0)
-        log_err(LOG_ERROR, "database", &e); /* the calls, and /readyz, say so, too */
+    if (pg_migrate(&s->store, &applied, &e) == 0)
+        return;
+    log_err(LOG_ERROR, "database", &e);
+    s->refs++;
+    if (!fiber_spawn("postgres migrate", migrate_later, s))
+        pg_store_release(s);
 }
 
 suspends int store_pg_open(const struct config *cfg, struct store **out, struct err *e)
@@ -171,6 +191,8 @@ static void pg_free(struct store *st)
     s->pg = NULL;
     if (s->announcer)
         fiber_cancel(s->announcer);
+    if (s->migrator)
+        fiber_cancel(s->migrator);
     pg_store_release(s);
 }
 
