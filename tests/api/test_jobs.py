@@ -136,3 +136,19 @@ def test_a_stream_of_events_lasts_while_the_job_does(idle):
         rest = "\n".join(lines)
         assert "event: end" in rest and '"status":"cancelled"' in rest
     wait_for(lambda: idle.get("/livez").status_code == 200, "the server to live on")
+
+
+def test_a_document_deleted_while_it_is_worked_on_is_no_news_for_the_log():
+    with Ragd({"log": {"level": "debug"}}) as ragd:
+        path = ragd.post("/api/v1/collections", json={"name": "c"}).headers["location"] + "/documents"
+        texts = iter(range(10**6))
+
+        def delete_at_work():
+            body = {"text": f"{next(texts)} " + "some words " * 200000}
+            document = ragd.post(path, json=body).headers["location"]
+            wait_for(lambda: ragd.get(document).json()["status"] in ("indexing", "ready"), "the job to write")
+            assert ragd.request("DELETE", document).status_code == 204
+            return "was overtaken" in ragd.log()
+
+        wait_for(delete_at_work, "a deletion that overtakes a job")
+        assert not [line for line in ragd.log().splitlines() if " warn " in line and "] job " in line]

@@ -136,17 +136,18 @@ suspends static int end_once(struct run *run, const struct ending *end, struct e
                       e);
 }
 
-/* The database may be away for a moment. Without this word the job would only wait for the end of its lease. */
-suspends static void end_try(struct run *run, const struct ending *end)
+/* The database may be away for a moment. Without this word the job would only wait for the end of its lease. False: the
+ * lease is another's, or the job went away with its document. */
+suspends static bool end_try(struct run *run, const struct ending *end)
 {
     struct err e = {0};
     int64_t until = clock_ns() + END_RETRY_NS;
     while (end_once(run, end, &e)) {
         if (e.code == ERR_CONFLICT || e.code == ERR_NOT_FOUND)
-            return; /* the lease is another's, or the job went away with its document */
+            return false;
         if (!err_retryable(e.code) || run->r->cancelled || clock_ns() > until) {
             log_err(LOG_WARN, "job: recording how it ended (its lease will run out)", &e);
-            return;
+            return true;
         }
         fiber_sleep(END_PAUSE_NS);
     }
@@ -158,6 +159,7 @@ suspends static void end_try(struct run *run, const struct ending *end)
         STAT_ADD(jobs_retried_total, 1);
     if (end->how == PUT_BACK && end->delay_us == 0)
         jobs_announce(run->r->jobs_fd);
+    return true;
 }
 
 /* 2 s, 4 s, 8 s … after the first, second, third try. */
@@ -238,15 +240,22 @@ suspends static int work(struct run *run, struct err *e)
     return run->kind->run(ctx, e);
 }
 
-static void report(const struct run *run, const struct ending *end, const struct err *e)
+/* What clients may do at any time, change or delete a document that is being worked on, is no news for an operator. */
+static void report(const struct run *run, const struct ending *end, bool ours, const struct err *e)
 {
+    bool overtaken = !run->lease_lost && (!ours || (end->how == PUT_BACK && e->code == ERR_CONFLICT));
     char id[UUID_TEXT_LEN + 1] = {0}, what[160];
     uuid_text(&run->job.id, id);
     static const char *const how[] = {"succeeded", "failed", "cancelled", "put back"};
     snprintf(what, sizeof what, "job %s (" STR_FMT ", try %d) %s at %s", id, STR_ARG(run->job.type), run->job.attempts,
-             run->lease_lost ? "lost its lease" : how[end->how], run->ctx.stage);
+             run->lease_lost ? "lost its lease"
+             : overtaken     ? "was overtaken"
+                             : how[end->how],
+             run->ctx.stage);
     if (end->how == SUCCEED)
         log_debug("%s", what);
+    else if (overtaken)
+        log_err(LOG_DEBUG, what, e);
     else
         log_err(end->how == CANCEL ? LOG_INFO : LOG_WARN, what, e);
 }
@@ -273,13 +282,14 @@ suspends static void run_main(void *arg)
     int rc = work(run, &e);
     run->ended = true;
     struct ending end = judge(run, rc, &e);
+    bool ours = true;
     fiber_shield(1);
     if (!run->lease_lost && !(rc == 0 && run->ctx.finished))
-        end_try(run, &end);
+        ours = end_try(run, &end);
     else if (rc == 0)
         STAT_ADD(jobs_succeeded_total, 1);
     fiber_shield(-1);
-    report(run, &end, &e);
+    report(run, &end, ours, &e);
     run->worker = NULL;
     if (run->keeper)
         fiber_cancel(run->keeper);
@@ -319,7 +329,7 @@ suspends static int lease_one(struct job_runner *r, struct err *e)
     if (!r->draining && fiber_spawn("job", run_main, run))
         return 1;
     struct ending back = {.how = PUT_BACK, .code = "", .stage = ""};
-    end_try(run, &back);
+    (void)end_try(run, &back);
     list_del(&run->link);
     r->n_running--;
     STAT_SUB(jobs_running, 1);
