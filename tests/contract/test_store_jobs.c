@@ -64,6 +64,30 @@ static void renewal_does_not_wait(struct world *w)
     fails(w, ERR_CONFLICT, DO(w, job_renew, &j.id, &me, SECOND, DOCUMENT_indexing, STR("index"), 0, 1, &cancel));
 }
 
+/* Workers' clocks may be ahead of the database's; new jobs do not wait for that. */
+static void clocks_apart(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c"), gone = a_collection(w, "gone");
+    struct store_job made, j;
+    if (w->sqlite)
+        return;
+    behind_its_back(w, NULL,
+                    "CREATE OR REPLACE FUNCTION ragd_now() RETURNS bigint LANGUAGE sql VOLATILE AS "
+                    "'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 600000000'");
+    struct store_document_new linked = new_document(&c, "a");
+    struct store_document a = a_document(w, &c, "a"), d;
+    enum store_created what;
+    linked.external_id = STR("x");
+    linked.by_external_id = true;
+    ok(w, GET(w, document_create, &linked, &d, &what, &made));
+    ok(w, GET(w, job_create, STR("delete_documents"), &c.id, STR("{}"), &made));
+    ok(w, GET(w, collection_delete, &gone.id, 0, &made));
+    j = lease(w, &me);
+    same_id(w, j.document, a.id);
+    for (int i = 0; i < 3; i++)
+        lease(w, &me);
+}
+
 static void expired_lease(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
@@ -511,6 +535,7 @@ int main(int argc, char **argv)
     struct contract_test tests[] = {
         TEST(one_holder_at_a_time),
         TEST(renewal_does_not_wait),
+        TEST(clocks_apart),
         TEST(expired_lease),
         TEST(failure_and_retry),
         TEST(cancellation),

@@ -229,7 +229,7 @@ BEGIN
         RETURN p_newest;
     END IF;
     INSERT INTO jobs (id, type, document, collection, due_us, updated_us)
-        VALUES (p_new, 'ingest', p_document, p_collection, 0, ragd_now());
+        VALUES (p_new, 'ingest', p_document, p_collection, ragd_now(), ragd_now());
     RETURN p_new;
 END $$;
 
@@ -349,7 +349,7 @@ BEGIN
         GET DIAGNOSTICS inserted = ROW_COUNT;
         IF inserted = 1 THEN
             INSERT INTO jobs (id, type, document, collection, due_us, updated_us)
-                VALUES (p_job, 'ingest', p_id, p_collection, p_now, p_now);
+                VALUES (p_job, 'ingest', p_id, p_collection, least(p_now, ragd_now()), p_now);
             outcome := 0;
             document := p_id;
             job := p_job;
