@@ -301,9 +301,70 @@ static void filters_mean_the_same(struct world *w)
     must(w, matched > DOCS && matched < DOCS * (FILTERS - 1)); /* the generator makes both kinds */
 }
 
+struct deleter {
+    struct world *w;
+    const struct uuid *collection;
+    const struct filter *filter;
+    struct fiber *parent;
+    bool done;
+    int rc;
+};
+
+static void delete_one_color(void *arg)
+{
+    struct deleter *d = arg;
+    struct err e;
+    int64_t left;
+    d->rc = STORE_CALL(d->w->s, document_delete_matching, d->collection, d->filter, 10, &left, &e);
+    d->done = true;
+    fiber_wake(d->parent);
+}
+
+/* A document that is changed so that it matches no more, while it is about to be deleted. */
+static void spared(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct deleter d = {.w = w, .collection = &c.id, .parent = fiber_self()};
+    if (w->sqlite) /* one writer at a time */
+        return;
+    d.filter = filter(w, "{\"type\": \"eq\", \"key\": \"color\", \"value\": \"red\"}");
+    for (int i = 0; i < 2; i++) {
+        struct store_document_new in = new_document(&c, i ? "a" : "b");
+        struct store_document out;
+        enum store_created what;
+        struct store_job job;
+        in.metadata = STR("{\"color\": \"red\"}");
+        in.filename = i ? STR("spared") : STR("gone");
+        ok(w, GET(w, document_create, &in, &out, &what, &job));
+    }
+    PGconn *other = PQconnectdb(w->url);
+    PQclear(PQexec(other, "BEGIN; UPDATE documents SET metadata = '{}' WHERE filename = 'spared'"));
+    must(w, fiber_spawn("delete", delete_one_color, &d));
+    for (bool waits = false; !waits;) {
+        PGresult *r = PQexec(other, "SELECT 1 FROM pg_locks WHERE NOT granted");
+        waits = PQntuples(r) > 0;
+        PQclear(r);
+        must(w, !d.done);
+        ok(w, fiber_sleep(5 * MS));
+    }
+    PQclear(PQexec(other, "COMMIT"));
+    PQfinish(other);
+    while (!d.done)
+        ok(w, fiber_park("the deleter"));
+    same(w, d.rc, 0);
+    struct store_document_query q = {.collection = c.id, .page = {.limit = 10}};
+    struct store_document *rows;
+    size_t n;
+    bool more;
+    ok(w, GET(w, document_list, &q, &rows, &n, &more));
+    same(w, n, 1);
+    same_str(w, rows[0].filename, "spared");
+}
+
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(pages), TEST(predicates), TEST(sparse_matches), TEST(match_and_delete),
-                                    TEST(filters_mean_the_same)};
+    struct contract_test tests[] = {TEST(pages),          TEST(predicates),
+                                    TEST(sparse_matches), TEST(match_and_delete),
+                                    TEST(spared),         TEST(filters_mean_the_same)};
     return contract_main("store lists", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -48,6 +48,14 @@ static suspends int list_page(struct store *st, struct arena *a, const struct st
     return pg_call(pg_of(st)->pg, page->up ? S_DOCUMENTS_UP : S_DOCUMENTS_DOWN, &args, a, r, e);
 }
 
+static void and_filter(struct query *s, const struct filter *f)
+{
+    if (!f)
+        return;
+    buf_lit(&s->sql, " AND ");
+    filter_sql(s, f);
+}
+
 static void predicates(struct query *s, const struct store_document_query *q)
 {
     if (q->has_state) /* a literal lets the partial index serve it */
@@ -72,10 +80,7 @@ static void predicates(struct query *s, const struct store_document_query *q)
                    "E'\\x01' || coalesce(d.external_id, '')) COLLATE \"C\")) > 0",
                    s->args.n);
     }
-    if (q->filter) {
-        buf_lit(&s->sql, " AND ");
-        filter_sql(s, q->filter);
-    }
+    and_filter(s, q->filter);
 }
 
 static void query_init(struct query *s, struct arena *a)
@@ -84,11 +89,12 @@ static void query_init(struct query *s, struct arena *a)
     pg_args_init(&s->args, a);
 }
 
-static suspends int query_run(struct store *st, struct query *s, struct arena *a, struct pg_rows *r, struct err *e)
+static suspends int query_run(struct store *st, struct query *s, bool write, struct arena *a, struct pg_rows *r,
+                              struct err *e)
 {
     buf_ch(&s->sql, 0);
     arena_own(a, s->sql.p, free);
-    return pg_query(pg_of(st)->pg, s->sql.p, false, &s->args, a, r, e);
+    return pg_query(pg_of(st)->pg, s->sql.p, write, &s->args, a, r, e);
 }
 
 #define IN_COLLECTION "d.collection = (SELECT no FROM collections WHERE id = $1::uuid AND NOT deleted)"
@@ -105,7 +111,7 @@ static suspends int list_query(struct store *st, struct arena *a, const struct s
     buf_lit(&s.sql, "SELECT " D_COLUMNS D_FROM "WHERE " IN_COLLECTION " AND d.id > $2::uuid AND d.id < $3::uuid");
     predicates(&s, q);
     buf_printf(&s.sql, " ORDER BY d.id %s LIMIT $4::bigint", page->up ? "ASC" : "DESC");
-    return query_run(st, &s, a, r, e);
+    return query_run(st, &s, false, a, r, e);
 }
 
 suspends int pg_document_list(struct store *st, struct arena *a, const struct store_document_query *q,
@@ -138,12 +144,9 @@ static suspends int match(struct store *st, struct arena *a, const char *columns
     query_init(&s, a);
     pg_arg_uuid(&s.args, collection);
     buf_printf(&s.sql, "SELECT %s FROM documents d WHERE " IN_COLLECTION, columns);
-    if (f) {
-        buf_lit(&s.sql, " AND ");
-        filter_sql(&s, f);
-    }
+    and_filter(&s, f);
     buf_printf(&s.sql, "%s", tail);
-    return query_run(st, &s, a, r, e);
+    return query_run(st, &s, false, a, r, e);
 }
 
 suspends int pg_document_match(struct store *st, struct arena *a, const struct uuid *collection, const struct filter *f,
@@ -171,23 +174,28 @@ suspends int pg_document_count_matching(struct store *st, const struct uuid *col
     return rc;
 }
 
+/* A document whose change is under way is looked at again when that has ended: it may match no more. */
 static suspends int remove_matching(struct store *st, struct arena *a, const struct uuid *collection,
                                     const struct filter *f, int max, int64_t *left, struct err *e)
 {
-    struct pg_rows r, none;
-    struct pg_args args;
-    struct pg_array nos;
-    if (match(st, a, "d.no", collection, f, " ORDER BY d.no", &r, e) < 0)
+    struct query s;
+    struct pg_rows r;
+    if (collection_exists(st, a, collection, e) < 0)
         return -1;
-    int n = r.n < max ? r.n : max;
-    pg_args_init(&args, a);
-    pg_array_init(&nos, PG_INT8);
-    for (int i = 0; i < n; i++)
-        pg_array_i64(&nos, pg_i64(&r, i, 0));
-    pg_arg_array(&args, &nos);
-    if (n > 0 && pg_call(pg_of(st)->pg, S_DOCUMENTS_REMOVE, &args, a, &none, e) < 0)
+    query_init(&s, a);
+    pg_arg_uuid(&s.args, collection);
+    pg_arg_i64(&s.args, max);
+    buf_lit(&s.sql, "WITH found AS MATERIALIZED (SELECT d.no FROM documents d WHERE " IN_COLLECTION);
+    and_filter(&s, f);
+    buf_lit(&s.sql, "), doomed AS MATERIALIZED (SELECT d.no FROM documents d WHERE d.no = ANY (ARRAY("
+                    "SELECT no FROM found ORDER BY no LIMIT $2::bigint))");
+    and_filter(&s, f);
+    buf_lit(&s.sql, " FOR UPDATE) SELECT (SELECT count(*) FROM found), "
+                    "ragd_documents_remove(ARRAY(SELECT no FROM doomed))");
+    if (query_run(st, &s, true, a, &r, e) < 0)
         return -1;
-    *left = r.n - n;
+    int64_t n = pg_i64(&r, 0, 0);
+    *left = n > max ? n - max : 0;
     return 0;
 }
 
