@@ -26,7 +26,7 @@ static int load(struct config *cfg, struct str input, struct err *e)
         int key = config_find(name);
         if (key < 0) {
             config_nearest(name);
-            return -1;
+            return err_set(e, ERR_VALIDATION, "unknown key");
         }
         if (config_set_text(cfg, (enum config_key)key, value, &at, e))
             return -1;
