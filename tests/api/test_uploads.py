@@ -126,6 +126,19 @@ def test_upsert(api, collection):
     assert {v["sha256"] for v in versions} == {hashlib.sha256(t).hexdigest() for t in (b"the first content", b"a second content entirely")}
 
 
+def test_upsert_keeps_what_it_does_not_name(api, collection):
+    path = api.path(collection, "/documents/by-external-id/kept")
+    metadata, tags = {"team": "a"}, ["x"]
+    first = api.put(path, json={"text": "one", "title": "t", "metadata": metadata, "tags": tags})
+    assert first.status_code == 201
+    same = api.put(path, json={"text": "one"}).json()
+    assert same["unchanged"] is True
+    other = api.put(path, json={"text": "two"}).json()["document"]
+    assert (other["title"], other["metadata"], other["tags"]) == ("t", metadata, tags)
+    emptied = api.put(path, json={"text": "two", "metadata": {}, "tags": []}).json()["document"]
+    assert (emptied["title"], emptied["metadata"], emptied["tags"]) == ("t", {}, [])
+
+
 def test_upsert_of_a_file(api, collection):
     path = api.path(collection, "/documents/by-external-id/file")
     response = api.put(path, files={"file": ("a.md", b"# Head\n\nbody")}, data={"tags": "x"})

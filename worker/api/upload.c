@@ -27,8 +27,7 @@ static int read_members(struct request *r, struct arena *a, json_t *object, bool
     static const char *const policies[] = {
         [DUP_SKIP] = "skip", [DUP_LINK] = "link", [DUP_VERSION] = "version", [DUP_REJECT] = "reject"};
     d->external_id = d->filename = d->title = d->mime = d->language = STR("");
-    d->metadata = STR("{}");
-    d->tags = STR("[]");
+    d->metadata = d->tags = STR(""); /* those of a document that is there stay */
     if (json_members(a, object, "", table + no_text, COUNT(table) - no_text, false, e) ||
         api_check_text(d->external_id, UPLOAD_EXTERNAL_ID_MAX, "/external_id", "external_id", e) ||
         api_check_text(d->filename, UPLOAD_FILENAME_MAX, "/filename", "filename", e) ||

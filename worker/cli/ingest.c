@@ -319,8 +319,8 @@ static suspends int send_source(struct ingest *in, size_t file, const struct sou
         .title = STR(""),
         .mime = mime ? str_of(mime) : STR("application/octet-stream"),
         .language = STR(""),
-        .metadata = STR("{}"),
-        .tags = STR("[]"),
+        .metadata = STR(""), /* what a document that is there has stays */
+        .tags = STR(""),
         .sha256 = src->sha256,
         .bytes = src->size,
         .inline_bytes = src->inline_bytes.p ? src->inline_bytes : STR(""),
