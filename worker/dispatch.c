@@ -128,7 +128,8 @@ static void set_body_limit(struct request *r)
 static suspends int handle(struct request *r, struct err *e)
 {
     set_body_limit(r);
-    if (self->in_flight > r->cfg->http_max_in_flight)
+    /* Probes are answered: a supervisor must not take a busy server for a dead one. */
+    if (self->in_flight > r->cfg->http_max_in_flight && r->route->access != ACCESS_OPEN)
         return err_set(e, ERR_OVERLOADED, "the server has as many requests in hand as it can work on");
     if (r->cfg->http_request_timeout)
         fiber_set_deadline(fiber_self(), r->start_ns + r->cfg->http_request_timeout * MS);

@@ -388,10 +388,12 @@ def test_more_than_max_in_flight_gets_503():
         with Wire(r, get("/debug/sleep?ms=5000")), Wire(r, get("/debug/sleep?ms=5000")):
 
             def refused():
-                reply = ask(r, get())
+                reply = ask(r, get("/api/v1/collections"))
                 return reply if reply.status == 503 else None
 
             reply = wait_for(refused, "a 503")
             assert reply.json()["code"] == "overloaded"
             assert int(reply.headers["retry-after"]) >= 1
             assert int(reply.headers["retry-after-ms"]) >= 1
+            for probe in ("/livez", "/readyz", "/metrics"):
+                assert ask(r, get(probe)).status == 200
