@@ -12,8 +12,10 @@ COLUMNS = """d.no, d.id, c.id AS collection_id, d.external_id, d.filename, d.tit
  d.sha256, d.bytes, d.pages, d.chunks, d.tokens, d.state, d.progress_done, d.progress_total, d.error_code, d.error_stage,
  d.error_message, d.error_page, d.version, d.content_version, d.updated_us, d.job"""
 COLLECTION = "JOIN collections c ON c.no = d.collection AND NOT c.deleted"
-PAGE = f"""SELECT {COLUMNS} FROM documents d {COLLECTION} WHERE d.collection = (SELECT no FROM collections WHERE id =
- {{collection}}) AND d.id < {{after}} ORDER BY d.id DESC LIMIT {{limit}}"""
+NO = "(SELECT no FROM collections WHERE id = {collection})"
+FIRST = "00000000-0000-0000-0000-000000000000"
+PAGE = f"""SELECT {COLUMNS} FROM documents d {COLLECTION} WHERE (d.collection, d.id) > ({NO}, '{FIRST}'::uuid)
+ AND (d.collection, d.id) < ({NO}, {{after}}) ORDER BY d.collection DESC, d.id DESC LIMIT {{limit}}"""
 
 # For FastAPI: $1 document; $1 collection, $2 document, $3 limit.
 PEER_GET = f"SELECT {COLUMNS} FROM documents d {COLLECTION} WHERE d.id = $1"

@@ -108,9 +108,10 @@ static suspends int list_query(struct store *st, struct arena *a, const struct s
     pg_arg_uuid(&s.args, &page->lo);
     pg_arg_uuid(&s.args, &page->hi);
     pg_arg_i64(&s.args, q->page.limit + 1);
-    buf_lit(&s.sql, "SELECT " D_COLUMNS D_FROM "WHERE " IN_COLLECTION " AND d.id > $2::uuid AND d.id < $3::uuid");
+    buf_lit(&s.sql, "SELECT " D_COLUMNS D_FROM D_RANGE("$2::uuid", "$3::uuid"));
     predicates(&s, q);
-    buf_printf(&s.sql, " ORDER BY d.id %s LIMIT $4::bigint", page->up ? "ASC" : "DESC");
+    const char *order = page->up ? "ASC" : "DESC";
+    buf_printf(&s.sql, " ORDER BY d.collection %s, d.id %s LIMIT $4::bigint", order, order);
     return query_run(st, &s, false, a, r, e);
 }
 
