@@ -104,7 +104,7 @@ static void a_reload_keeps_what_both_have(void **state)
 
 static void a_failure_closes_only_what_is_new(void **state)
 {
-    char spec[200];
+    char spec[400];
     struct listen_set out = {.n = -1};
     struct err e = {.code = ERR_NONE};
     (void)state;
