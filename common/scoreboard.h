@@ -87,7 +87,6 @@ struct scoreboard {
     _Atomic uint32_t generation;     /* master: current one */
     _Atomic uint64_t reloads_ok, reloads_failed;
     _Atomic uint64_t deaths[ROLE_COUNT][DEATH_COUNT]; /* master */
-    _Atomic int db_connections; /* all workers: connections open, against database.max_connections */
     struct slot slot[];
 };
 

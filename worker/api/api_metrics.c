@@ -155,8 +155,6 @@ static void write_workers(struct buf *b, const struct scoreboard *sb)
                      worker_restarts);
     family(b, "uptime_seconds", "gauge", "Since the start of the master");
     buf_printf(b, "ragd_uptime_seconds %.3f\n", (double)(clock_ns() - sb->start_ns) / 1e9);
-    family(b, "store_connections_open", "gauge", "Connections to the metadata database, all workers");
-    buf_printf(b, "ragd_store_connections_open %d\n", sb->db_connections);
     family(b, "reloads_total", "counter", "Reloads, by outcome");
     buf_printf(b, "ragd_reloads_total{outcome=\"ok\"} %llu\nragd_reloads_total{outcome=\"failed\"} %llu\n",
                (unsigned long long)sb->reloads_ok, (unsigned long long)sb->reloads_failed);

@@ -20,7 +20,6 @@
 #include "worker/store/filter.h"
 
 struct store;
-struct pg_budget;
 
 enum { STORE_PART = 1 << 20 }; /* bytes of files are kept in parts of this size */
 
