@@ -205,7 +205,7 @@ def test_a_fast_stop_waits_for_nobody():
 
 def test_connections_are_shared_evenly():
     with Ragd({"server": {"workers": 2}}) as r:
-        r.wait_log("] ready after")
+        wait_for(lambda: [w["state"] for w in r.status()["workers"] if w["role"] == "http"] == ["READY"] * 2, "both workers")
         wires = [Wire(r, get()) for _ in range(64)]
         assert all(w.reply().status == 200 for w in wires)
         held = []

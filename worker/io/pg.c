@@ -262,6 +262,6 @@ void pg_listen(struct pg *pg, const char *channel, void (*fn)(void *arg), void *
     pg->channel = channel;
     pg->on_notice = fn;
     pg->notice_arg = arg;
-    if (pg->lane[PG_FAST].conn[0].state == CONN_READY)
+    if (fn && pg->lane[PG_FAST].conn[0].state == CONN_READY)
         pg_take_listening(pg);
 }

@@ -95,5 +95,5 @@ suspends must_use int pg_session_run(struct pg_session *s, const char *script, s
 void pg_session_close(struct pg_session *s); /* an open transaction is rolled back */
 
 /* `fn(arg)` is called, from the loop, when somebody notifies `channel`, and after each reconnect, when notices may
- * have been missed. One channel per worker. */
+ * have been missed. One channel per worker. `fn` NULL: nobody is told any more. */
 void pg_listen(struct pg *pg, const char *channel, void (*fn)(void *arg), void *arg);

@@ -443,6 +443,8 @@ void job_runner_free(struct job_runner *r)
     /* A worker that must end at once leaves fibers behind; what they point to ends with the process. */
     if (!r || r->leaser || r->n_running)
         return;
+    if (r->store->ops->on_job)
+        r->store->ops->on_job(r->store, NULL, NULL);
     free(r);
 }
 

@@ -313,7 +313,8 @@ struct store_ops {
                                  bool count_attempt, struct str code, struct str stage, struct str message,
                                  struct err *);
 
-    /* `fn(arg)` is called, from the loop, when a process of another machine may have queued a job. NULL: there are no such machines. */
+    /* `fn(arg)` is called, from the loop, when a process of another machine may have queued a job. The op is
+     * NULL where there are no such machines. `fn` NULL: nobody is told any more. */
     void (*on_job)(struct store *, void (*fn)(void *arg), void *arg);
 
     /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
