@@ -263,18 +263,23 @@ def test_a_slow_head_gets_408(hasty):
         assert w.closed()
 
 
+def dribble(w, pause):
+    """Sends byte after byte until the server answers; its reply."""
+    w.sock.settimeout(pause)
+    begun = time.monotonic()
+    while not w.buffer:
+        try:
+            w.send("x")
+            w.more()
+        except socket.timeout:
+            assert time.monotonic() - begun < 20
+    w.sock.settimeout(10)
+    return w.reply()
+
+
 def test_dribbling_does_not_extend_the_head(hasty):
     with Wire(hasty, "GET /livez HTTP/1.1\r\nHost: a\r\nX: ") as w:
-        w.sock.settimeout(0.05)
-        begun = time.monotonic()
-        while not w.buffer:
-            try:
-                w.send("x")
-                w.more()
-            except socket.timeout:
-                assert time.monotonic() - begun < 20
-        w.sock.settimeout(10)
-        assert w.reply().status == 408
+        assert dribble(w, 0.05).status == 408
 
 
 def test_a_gap_in_the_body_gets_408(hasty):
@@ -286,16 +291,7 @@ def test_a_gap_in_the_body_gets_408(hasty):
 
 def test_a_body_below_the_minimum_rate_gets_408(hasty):
     with Wire(hasty, post("", "Content-Length: 3000")) as w:
-        w.sock.settimeout(0.1)
-        begun = time.monotonic()
-        while not w.buffer:
-            try:
-                w.send("x")
-                w.more()
-            except socket.timeout:
-                assert time.monotonic() - begun < 20
-        w.sock.settimeout(10)
-        assert w.reply().status == 408
+        assert dribble(w, 0.1).status == 408
 
 
 def test_a_request_that_takes_too_long_gets_504(hasty):
