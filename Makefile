@@ -11,7 +11,7 @@ PYTHON  ?= /usr/bin/python3
 VERSION := 0.1.0
 COMMIT  ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-PKGS    := libevent_core libpq jansson yaml-0.1 sqlite3 libcrypto gumbo libcmark libutf8proc
+PKGS    := libevent_core libpq jansson yaml-0.1 sqlite3 libcrypto gumbo libcmark libutf8proc libcurl expat minizip libseccomp libssl hiredis
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -D_FORTIFY_SOURCE=2
 CFLAGS  ?= -O2 -g
 CFLAGS  += -std=gnu17 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror \
@@ -36,6 +36,7 @@ MAIN := $(BUILD)/master/main.o
 LIB  := $(BUILD)/libragd.a
 UNIT_SRCS := $(sort $(wildcard tests/unit/test_*.c tests/contract/test_*.c))
 UNIT := $(UNIT_SRCS:%.c=$(BUILD)/%)
+TOOLS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/tools/*.c)))
 FUZZ := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 .PHONY: all help
@@ -80,6 +81,16 @@ $(BUILD)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS) -lcmocka
 
+# Programs that tests run; they stand alone.
+$(BUILD)/tests/tools/%: tests/tools/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
+
+# Programs that benchmarks run, with all of ragd in them.
+$(BUILD)/tests/bench/%: tests/bench/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
 # libFuzzer's main(); SAN=fuzzer-no-link,... instruments the rest.
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -97,9 +108,9 @@ SUITES    := lint unit contract api process container fuzz@build-fuzz \
 FUZZ_SECONDS ?= 300
 RUN       := CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' tests/run.py
 
-.PHONY: lib unit-programs fuzz-programs run test check asan cov fuzz bench fmt lint tidy generated install clean
+.PHONY: lib unit-programs fuzz-programs run test suites check asan cov fuzz bench bench-requests bench-vectors bench-search bench-ingest bench-retrieval soak chaos chaos-retrieval process-table fmt lint tidy generated install clean
 lib: $(LIB)
-unit-programs: $(UNIT)
+unit-programs: $(UNIT) $(TOOLS)
 fuzz-programs: $(FUZZ)
 
 run: ## Install what is missing, build, serve on 127.0.0.1:8000 (data in data/, settings from .env and ragd.yaml)
@@ -108,11 +119,16 @@ run: ## Install what is missing, build, serve on 127.0.0.1:8000 (data in data/, 
 	@mkdir -p data
 	exec $(BUILD)/ragd serve $(if $(wildcard ragd.yaml),-c ragd.yaml)
 
-test: ## Install what is missing, build and run all tests: 25 minutes on two cores
+test: ## Install what is missing, build and run all tests: about half an hour on two cores
 	@deploy/install-packages.sh build run test container
+	@PYTHON='$(PYTHON)' deploy/install-pypi.sh
 	@$(MAKE) $(JOBS) all unit-programs
 	@$(MAKE) $(ASAN) all unit-programs
 	@$(MAKE) $(FUZZING) fuzz-programs
+	@$(MAKE) suites
+
+# A make of its own: the flags of libraries that were installed a moment ago are known to it.
+suites:
 	@$(RUN) --build $(BUILD) $(SUITES)
 
 check: ## The quick part of the tests: lint, unit, contract, api
@@ -133,10 +149,51 @@ fuzz: ## Fuzz every target for FUZZ_SECONDS each
 	@$(MAKE) $(FUZZING) fuzz-programs
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) --build build-fuzz fuzz
 
-bench: ## Side by side with FastAPI, nginx and pgbench: tests/bench/README.md
+PARTS ?= requests vectors search ingest
+bench: ## Side by side with what others would deploy; PARTS='search ingest' for some of it: tests/bench/README.md
+	@rc=0; for part in $(PARTS); do echo; echo "== $$part"; $(MAKE) bench-$$part || rc=1; done; exit $$rc
+
+bench-requests: ## Lookups, pages, creates and more beside FastAPI, nginx and pgbench
 	@deploy/install-packages.sh build run bench
 	@$(MAKE) $(JOBS) all
 	@$(PYTHON) tests/bench/bench.py --ragd $(BUILD)/ragd $(BENCH)
+
+bench-vectors: ## Search of the embedded vector index beside Qdrant's engine
+	@deploy/install-packages.sh build run test
+	@PYTHON='$(PYTHON)' deploy/install-pypi.sh
+	@$(MAKE) $(JOBS) $(BUILD)/tests/bench/vectors
+	@build/venv/bin/python3 tests/bench/vectors.py --tool $(BUILD)/tests/bench/vectors $(BENCH)
+
+bench-search: ## Lexical search over 100,000 chunks beside FTS5 and bm25s
+	@deploy/install-packages.sh build run bench
+	@PYTHON='$(PYTHON)' deploy/install-pypi.sh bench
+	@$(MAKE) $(JOBS) all
+	@$(PYTHON) tests/bench/search.py --ragd $(BUILD)/ragd $(BENCH)
+
+bench-ingest: ## Documents a second, from upload to searchable, beside FastAPI with BackgroundTasks
+	@deploy/install-packages.sh build run bench
+	@$(MAKE) $(JOBS) all
+	@$(PYTHON) tests/bench/ingest.py --ragd $(BUILD)/ragd $(BENCH)
+
+bench-retrieval: ## nDCG@10 by words, vectors and both beside a reference, on two sets from Debian packages: tests/bench/retrieval.md
+	@deploy/install-packages.sh build run
+	@PYTHON='$(PYTHON)' deploy/install-pypi.sh bench
+	@$(MAKE) $(JOBS) all
+	@$(PYTHON) tests/bench/retrieval.py --ragd $(BUILD)/ragd $(BENCH)
+
+soak: all ## 1,000 reloads under load: no request fails, and the master does not grow
+	RAGD_BIN=$(abspath $(BUILD))/ragd $(PYTHON) tests/process/soak.py $(SOAK)
+
+chaos: all ## 10 minutes in which workers are killed and the master is asked for everything, under load
+	RAGD_BIN=$(abspath $(BUILD))/ragd $(PYTHON) tests/process/chaos.py $(CHAOS)
+
+chaos-retrieval: all ## 5 minutes in which workers and backends are killed while documents are ingested and searched
+	RAGD_BIN=$(abspath $(BUILD))/ragd $(PYTHON) tests/process/retrieval_chaos.py $(CHAOS)
+
+process-table: ## Write tests/process/peer.md, ragd beside gunicorn in what goes wrong in operation, anew
+	@deploy/install-packages.sh build run test
+	@$(MAKE) $(JOBS) all
+	@RAGD_WRITE_TABLE=1 RAGD_BIN=$(abspath $(BUILD))/ragd $(PYTHON) -m pytest -q -p no:cacheprovider tests/process/test_peer.py
 
 lint: ## Layers, headers, format, words, sizes, generated files, `suspends`
 	@$(RUN) --build $(BUILD) lint
@@ -156,6 +213,8 @@ generated: all ## Refresh the files that the program prints itself
 install: all ## Into DESTDIR and PREFIX
 	install -D -m 755 $(BUILD)/ragd $(DESTDIR)$(PREFIX)/bin/ragd
 	install -D -m 644 config/ragd.example.yaml $(DESTDIR)$(PREFIX)/share/ragd/ragd.example.yaml
+	for unit in ragd.service ragd.socket; do sed 's|/usr/bin/ragd|$(PREFIX)/bin/ragd|' deploy/$$unit | \
+	    install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
 	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/ragd/LICENSE
 	for page in $(wildcard deploy/man/*.1); do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man1/$${page##*/}; done
 

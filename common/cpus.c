@@ -1,6 +1,6 @@
 #include "common/cpus.h"
+#include "common/procfile.h"
 #include "common/str.h"
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -17,22 +17,6 @@ int cpus_available(void)
     return n > 0 ? n : 1;
 }
 
-/* A file of /proc or /sys whole, cut at `cap`. Absent files read as empty: they only mean "no limit". */
-static struct str slurp(const char *path, char *text, size_t cap)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    size_t n = 0;
-    ssize_t r;
-    if (fd < 0)
-        return STR("");
-    while (n < cap && (r = read(fd, text + n, cap - n)) > 0)
-        n += (size_t)r;
-    close(fd);
-    while (n && text[n - 1] == '\n')
-        n--;
-    return (struct str){text, n};
-}
-
 static int ceil_div(uint64_t quota, uint64_t period)
 {
     uint64_t n = period ? (quota + period - 1) / period : 0;
@@ -45,7 +29,7 @@ static int quota_v2(const char *dir)
     char path[PATH_LEN + 32], text[128];
     uint64_t quota, period;
     snprintf(path, sizeof path, "%s/cpu.max", dir);
-    struct str rest = slurp(path, text, sizeof text), first = str_cut(&rest, ' ');
+    struct str rest = procfile_read(path, text, sizeof text), first = str_cut(&rest, ' ');
     return str_to_u64(first, &quota) && str_to_u64(rest, &period) ? ceil_div(quota, period) : 0;
 }
 
@@ -55,9 +39,9 @@ static int quota_v1(const char *dir)
     char path[PATH_LEN + 32], quota_text[64], period_text[64];
     uint64_t quota, period;
     snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);
-    struct str q = slurp(path, quota_text, sizeof quota_text);
+    struct str q = procfile_read(path, quota_text, sizeof quota_text);
     snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-    struct str p = slurp(path, period_text, sizeof period_text);
+    struct str p = procfile_read(path, period_text, sizeof period_text);
     return str_to_u64(q, &quota) && str_to_u64(p, &period) ? ceil_div(quota, period) : 0;
 }
 
@@ -96,7 +80,7 @@ int cpus_quota(const char *root)
     char path[PATH_LEN], text[TEXT_LEN];
     int min = 0;
     snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    struct str lines = slurp(path, text, sizeof text);
+    struct str lines = procfile_read(path, text, sizeof text);
     while (lines.n) {
         struct str group = str_cut(&lines, '\n'), number = str_cut(&group, ':'), names = str_cut(&group, ':');
         int q = 0;

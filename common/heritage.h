@@ -2,6 +2,7 @@
  * by the master; the worker closes what its role does not use. Database connections and random state are made after
  * the fork. */
 #pragma once
+#include "common/places.h"
 #include "common/scoreboard.h"
 
 struct config;
@@ -15,14 +16,18 @@ struct listener {
 };
 
 struct heritage {
-    const struct config *cfg; /* read-only from here on */
+    struct config *cfg; /* this process's copy; only what a reload pushes is ever written to it */
     struct scoreboard *sb;
+    struct places *places;
+    int places_fd;
     unsigned slot; /* index of this worker's slot */
     enum role role;
-    uint32_t generation;
     struct listener listen[LISTEN_MAX];
-    int n_listen;
+    int n_listen;  /* those of its role */
     int jobs_fd;   /* eventfd (semaphore, non-blocking) shared by all: written when a job is queued, read by ingest */
-    int master_fd; /* read end of a pipe nobody writes to: EOF means that the master is gone */
+    int channel;   /* to the master: common/channel.h */
     int access_fd; /* access log, -1 = off */
+    int statm_fd;  /* the worker's own /proc/self/statm, which its root directory may not have; -1: none */
+    bool prove;    /* must have shown that it is ready before it serves: a reload or an upgrade hangs on it */
+    bool migrate;  /* may change the schema of the database; not in an upgrade that is still undecided */
 };

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { ACCESS_FLUSH = 32 * 1024, ACCESS_KEEP = 1024 * 1024 };
@@ -31,9 +32,10 @@ void log_init(enum log_level level, bool json, const char *role)
     state.access.n = 0; /* after a fork: what the parent has collected is the parent's to write */
 }
 
-void log_set_level(enum log_level level)
+void log_set_level(enum log_level level, bool json)
 {
     state.level = level;
+    state.json = json;
 }
 
 bool log_enabled(enum log_level level)
@@ -66,15 +68,27 @@ static size_t portion(const char *p, size_t n, bool file)
     return end ? (size_t)(end + 1 - p) : n;
 }
 
+/* As write(2), but -1 with EAGAIN where that would wait: since takes_more() another process may have filled the pipe.
+ * What cannot be written to in this way (a terminal; pipes before Linux 6.4) is written to as always. */
+static ssize_t write_now(int fd, const char *p, size_t n)
+{
+    struct iovec part = {(char *)(uintptr_t)p, n};
+    ssize_t r = pwritev2(fd, &part, 1, -1, RWF_NOWAIT);
+    return r < 0 && errno != EAGAIN ? write(fd, p, n) : r;
+}
+
 /* Writes what can be written now; returns how many bytes are done with. What cannot be written at all has nowhere to
  * complain and counts as done. */
 static size_t write_lines(int fd, bool file, const char *p, size_t n)
 {
     size_t done = 0;
     while (done < n && (file || takes_more(fd))) {
-        ssize_t r = write(fd, p + done, portion(p + done, n - done, file));
+        size_t some = portion(p + done, n - done, file);
+        ssize_t r = file ? write(fd, p + done, some) : write_now(fd, p + done, some);
         if (r < 0 && errno == EINTR)
             continue;
+        if (r < 0 && errno == EAGAIN)
+            break; /* somebody else has filled it meanwhile */
         if (r <= 0)
             return n;
         done += (size_t)r;

@@ -9,7 +9,7 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* `role` is shown in every line ("master", "http:2"). Called again after a fork. */
 void log_init(enum log_level level, bool json, const char *role);
-void log_set_level(enum log_level level);
+void log_set_level(enum log_level level, bool json); /* of a running process */
 bool log_enabled(enum log_level level);
 
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

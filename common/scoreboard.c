@@ -1,11 +1,14 @@
 #include "common/scoreboard.h"
 #include "common/clock.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAGIC = 0x52414744, VERSION = 1 };
+enum { MAGIC = 0x52414744, VERSION = 2, WINDOW_S = 10 };
 
 static struct slot private_slot;
 struct slot *slot_self = &private_slot;
@@ -24,13 +27,90 @@ const char *worker_state_name(enum worker_state state)
 
 const char *role_name(enum role role)
 {
-    static const char *const names[ROLE_COUNT] = {"master", "http", "ingest"};
+    static const char *const names[ROLE_COUNT] = {"master", "http", "ingest", "status"};
     return names[role];
+}
+
+const char *death_name(enum death why)
+{
+    static const char *const names[] = {
+#define X(name) #name,
+        DEATH_REASONS(X)
+#undef X
+    };
+    return names[why];
+}
+
+void death_describe(int status, char *out, size_t cap)
+{
+    if (WIFSIGNALED(status))
+        snprintf(out, cap, "signal %d (%s)%s", WTERMSIG(status), sigabbrev_np(WTERMSIG(status)),
+                 WCOREDUMP(status) ? ", core dumped" : "");
+    else
+        snprintf(out, cap, "exit %d", WEXITSTATUS(status));
+}
+
+const char *recycle_name(enum recycle why)
+{
+    static const char *const names[] = {
+#define X(name) #name,
+        RECYCLE_REASONS(X)
+#undef X
+    };
+    return names[why];
 }
 
 static size_t size_of(unsigned slots)
 {
     return sizeof(struct scoreboard) + slots * sizeof(struct slot);
+}
+
+uint64_t scoreboard_routes;
+
+uint64_t scoreboard_mix(uint64_t hash, const char *text)
+{
+    hash ^= 0xcbf29ce484222325; /* FNV-1a */
+    for (const char *p = text; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    return (hash ^ '\n') * 0x100000001b3;
+}
+
+static uint64_t layout(void)
+{
+    uint64_t h = scoreboard_routes;
+    char sizes[64];
+    snprintf(sizes, sizeof sizes, "%d %zu %zu", VERSION, sizeof(struct scoreboard), sizeof(struct slot));
+    h = scoreboard_mix(h, sizes);
+#define COUNTER(name, help) h = scoreboard_mix(h, #name);
+#define GAUGE(name, help)   h = scoreboard_mix(h, #name);
+#include "common/stats.def"
+#undef COUNTER
+#undef GAUGE
+#define X(name) h = scoreboard_mix(h, #name);
+    WORKER_STATES(X)
+    DEATH_REASONS(X)
+    RECYCLE_REASONS(X)
+    CAGE_FORMATS(X)
+    CAGE_OUTCOMES(X)
+#undef X
+    return h;
+}
+
+bool scoreboard_adopt(int fd, unsigned slots, struct scoreboard **out)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0 || st.st_size < (off_t)sizeof(struct scoreboard))
+        return false;
+    struct scoreboard *sb = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (sb == MAP_FAILED)
+        return false;
+    if (sb->magic == MAGIC && sb->version == VERSION && sb->layout == layout() && sb->capacity >= slots &&
+        size_of(sb->capacity) == (size_t)st.st_size) {
+        *out = sb;
+        return true;
+    }
+    munmap(sb, (size_t)st.st_size);
+    return false;
 }
 
 int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, struct err *e)
@@ -53,6 +133,7 @@ int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, stru
     }
     sb->magic = MAGIC;
     sb->version = VERSION;
+    sb->layout = layout();
     sb->capacity = slots;
     atomic_store(&sb->slots, slots);
     sb->start_ns = clock_ns();
@@ -81,14 +162,33 @@ void scoreboard_attach(struct scoreboard *sb, unsigned slot)
 #include "common/stats.def"
 #undef COUNTER
 #undef GAUGE
+    atomic_store(&slot_self->pid, getpid());
     atomic_store(&slot_self->connections, 0);
+    slot_self->window = (struct window){0};
     for (int i = 0; i < SCORE_FLIGHTS; i++)
         atomic_store(&slot_self->flight[i].start_ns, 0);
+}
+
+void scoreboard_lock(void)
+{
+    if (mprotect(self, size_of(self->capacity), PROT_READ) != 0 ||
+        mprotect(slot_self, sizeof *slot_self, PROT_READ | PROT_WRITE) != 0)
+        (void)mprotect(self, size_of(self->capacity), PROT_READ | PROT_WRITE);
 }
 
 struct scoreboard *scoreboard_self(void)
 {
     return self;
+}
+
+uint64_t scoreboard_total(enum stat_id s)
+{
+    uint64_t sum = 0;
+    if (!self)
+        return slot_self->stat[s];
+    for (unsigned i = 0, n = atomic_load(&self->slots); i < n; i++)
+        sum += self->slot[i].stat[s];
+    return sum;
 }
 
 void score_request(unsigned route, int status, int64_t latency_ns)
@@ -105,6 +205,25 @@ void score_request(unsigned route, int status, int64_t latency_ns)
     r->by_class[class < SCORE_CLASSES ? class : SCORE_CLASSES - 1]++;
 }
 
+void score_sample(int64_t now)
+{
+    static struct sample {
+        int64_t at_ns;
+        uint64_t latency[LATENCY_BUCKETS];
+    } ring[WINDOW_S + 1];
+    static unsigned taken;
+    struct sample *s = &ring[taken % (WINDOW_S + 1)];
+    *s = (struct sample){.at_ns = now};
+    for (int i = 0; i < SCORE_ROUTES; i++)
+        for (int k = 0; k < LATENCY_BUCKETS; k++)
+            s->latency[k] += slot_self->route[i].latency[k];
+    taken++;
+    const struct sample *oldest = taken > WINDOW_S ? &ring[taken % (WINDOW_S + 1)] : &ring[0];
+    for (int k = 0; k < LATENCY_BUCKETS; k++)
+        slot_self->window.latency[k] = (uint32_t)(s->latency[k] - oldest->latency[k]);
+    slot_self->window.span_ns = now - oldest->at_ns;
+}
+
 int flight_begin(unsigned route, struct str method, struct str path, struct str request_id, int64_t start_ns)
 {
     static unsigned next;
@@ -117,6 +236,7 @@ int flight_begin(unsigned route, struct str method, struct str path, struct str 
         str_copyz(f->method, sizeof f->method, method);
         str_copyz(f->path, sizeof f->path, path);
         str_copyz(f->request_id, sizeof f->request_id, request_id);
+        f->asked[0] = 0;
         atomic_store_explicit(&f->start_ns, start_ns, memory_order_release);
         next = i + 1;
         return (int)i;
@@ -128,4 +248,15 @@ void flight_end(int handle)
 {
     if (handle >= 0)
         atomic_store_explicit(&slot_self->flight[handle].start_ns, 0, memory_order_release);
+}
+
+struct flight *flight_at(int handle)
+{
+    return handle < 0 ? NULL : &slot_self->flight[handle];
+}
+
+void flight_asks(struct flight *f, const char *what)
+{
+    if (f)
+        str_copyz(f->asked, sizeof f->asked, str_of(what));
 }

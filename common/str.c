@@ -98,6 +98,12 @@ size_t str_utf8_valid_prefix(struct str s)
     return i;
 }
 
+void str_utf8_fix(char *z)
+{
+    for (struct str rest = str_of(z); (rest = str_sub(rest, str_utf8_valid_prefix(rest), rest.n)).n;)
+        z[rest.p - z] = '?';
+}
+
 size_t str_copyz(char *dst, size_t cap, struct str s)
 {
     size_t n = s.n < cap - 1 ? s.n : cap - 1;

@@ -55,6 +55,8 @@ static inline bool str_is_utf8(struct str s)
 {
     return str_utf8_valid_prefix(s) == s.n;
 }
+/* Every byte of `z` that belongs to no valid character becomes '?'. */
+void str_utf8_fix(char *z);
 
 /* Copies at most cap-1 bytes and terminates with NUL; returns the copied length. `cap` > 0. */
 size_t str_copyz(char *dst, size_t cap, struct str s);

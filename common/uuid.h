@@ -19,3 +19,7 @@ static inline bool uuid_eq(const struct uuid *a, const struct uuid *b)
 {
     return memcmp(a, b, sizeof *a) == 0;
 }
+static inline bool uuid_is_zero(const struct uuid *u)
+{
+    return uuid_eq(u, &(struct uuid){{0}});
+}

@@ -1,4 +1,5 @@
 #include "config/config_impl.h"
+#include "common/clock.h"
 #include "common/cpus.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -55,19 +56,27 @@ static int load_file(struct config *cfg, const char *path, struct err *e);
 static int load_env(struct config *cfg, const struct config_args *args, struct err *e);
 static int load_set(struct config *cfg, const char *assignment, struct err *e);
 
-int config_load(const struct config_args *args, struct config **out, struct err *e)
+static struct config *empty(void)
 {
     struct config *cfg = calloc(1, sizeof *cfg);
     if (!cfg || !(cfg->origin = calloc(1, sizeof *cfg->origin)))
         abort();
-    for (int k = 0; k < KEY_COUNT; k++) {
-        static const struct config_source builtin = {.layer = LAYER_DEFAULT, .name = "default"};
+    return cfg;
+}
+
+static int set_defaults(struct config *cfg, struct err *e)
+{
+    static const struct config_source builtin = {.layer = LAYER_DEFAULT, .name = "default"};
+    for (int k = 0; k < KEY_COUNT; k++)
         if (config_set_text(cfg, (enum config_key)k, str_of(config_keys[k].def), &builtin, e))
-            goto fail;
-    }
-    if (args->file && load_file(cfg, args->file, e))
-        goto fail;
-    if (load_env(cfg, args, e))
+            return -1;
+    return 0;
+}
+
+int config_load(const struct config_args *args, struct config **out, struct err *e)
+{
+    struct config *cfg = empty();
+    if (set_defaults(cfg, e) || (args->file && load_file(cfg, args->file, e)) || load_env(cfg, args, e))
         goto fail;
     for (int i = 0; i < args->n_set; i++)
         if (load_set(cfg, args->set[i], e))
@@ -79,6 +88,51 @@ int config_load(const struct config_args *args, struct config **out, struct err 
 fail:
     config_free(cfg);
     return -1;
+}
+
+/* Each line of a broken file by itself: `key: value` under the section that stands above it. What cannot be read that way
+ * is left out. */
+static void salvage(struct config *cfg, const char *path)
+{
+    struct str rest, section = STR("");
+    struct buf one = {0};
+    struct err unread;
+    if (config_read_file(&cfg->origin->arena, path, CONFIG_FILE_MAX, &rest, NULL, &unread))
+        return;
+    while (rest.n) {
+        struct str line = str_cut(&rest, '\n');
+        if (!line.n)
+            continue;
+        if (line.p[0] != ' ') {
+            section = line;
+            continue;
+        }
+        one.n = 0;
+        buf_printf(&one, STR_FMT "\n" STR_FMT "\n", STR_ARG(section), STR_ARG(line));
+        (void)!config_yaml(cfg, cfg->file, buf_view(&one), &unread);
+    }
+    buf_fini(&one);
+}
+
+int config_load_partly(const struct config_args *args, struct config **out, struct err *e)
+{
+    struct err later, *at = e; /* the first error is told */
+    struct config *cfg = empty();
+    if (set_defaults(cfg, at))
+        at = &later;
+    if (args->file && load_file(cfg, args->file, at)) {
+        at = &later;
+        salvage(cfg, args->file);
+    }
+    if (load_env(cfg, args, at))
+        at = &later;
+    for (int i = 0; i < args->n_set; i++)
+        if (load_set(cfg, args->set[i], at))
+            at = &later;
+    if (at == e && config_check_all(cfg, e))
+        at = &later;
+    *out = cfg;
+    return at == e ? 0 : -1;
 }
 
 void config_free(struct config *cfg)
@@ -106,6 +160,11 @@ const char *config_section_doc(const char *section)
 enum config_apply config_key_apply(enum config_key key)
 {
     return config_keys[key].apply;
+}
+
+bool config_given(const struct config *cfg, enum config_key key)
+{
+    return cfg->origin->of[key].layer != LAYER_DEFAULT;
 }
 
 bool config_same(const struct config *a, const struct config *b, enum config_key key)
@@ -202,10 +261,12 @@ int config_read_file(struct arena *a, const char *path, size_t max, struct str *
         close(fd);
         return err_set(e, ERR_VALIDATION, "%s: is a directory, a file is needed", path);
     }
+    int64_t end = clock_ns() + READ_MS * MS;
     for (;;) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, READ_MS) == 0) {
-            r = err_set(e, ERR_VALIDATION, "%s: gives no data", path);
+        int64_t left_ms = (end - clock_ns()) / MS;
+        if (left_ms <= 0 || poll(&p, 1, (int)left_ms) == 0) {
+            r = err_set(e, ERR_VALIDATION, "%s: gives no data, or not all of it within a second", path);
             break;
         }
         buf_reserve(&b, 16 * 1024);
@@ -267,4 +328,56 @@ static int load_set(struct config *cfg, const char *assignment, struct err *e)
                            near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     }
     return config_set_text(cfg, (enum config_key)key, value, &at, e);
+}
+
+void config_assignment(const struct config *cfg, enum config_key key, struct buf *out)
+{
+    buf_printf(out, "%s=", config_keys[key].full);
+    if (config_keys[key].type == CONFIG_SECRET)
+        buf_str(out, str_of(*(const char *const *)config_value(cfg, key)));
+    else
+        config_text(cfg, key, out);
+}
+
+int config_restore(const char *file, const char *const *set, int n_set, struct config **out, struct err *e)
+{
+    struct config_args args = {.set = set, .n_set = n_set};
+    if (config_load(&args, out, e) != 0)
+        return -1;
+    (*out)->file = file ? arena_strdup(&(*out)->origin->arena, file) : NULL;
+    return 0;
+}
+
+void config_push_lines(const struct config *cfg, struct buf *out)
+{
+    for (int key = 0; key < KEY_COUNT; key++) {
+        if (config_keys[key].apply != CONFIG_HOT)
+            continue;
+        buf_printf(out, "%s=", config_keys[key].full);
+        config_text(cfg, (enum config_key)key, out);
+        buf_ch(out, '\n');
+    }
+}
+
+static bool is_already(const struct config *cfg, enum config_key key, struct str text)
+{
+    struct buf now = {0};
+    config_text(cfg, key, &now);
+    bool same = str_eq(buf_view(&now), text);
+    buf_fini(&now);
+    return same;
+}
+
+int config_push(struct config *cfg, struct str lines, struct err *e)
+{
+    static const struct config_source pushed = {.layer = LAYER_FILE, .name = "pushed by a reload"};
+    while (lines.n) {
+        struct str value = str_cut(&lines, '\n'), name = str_cut(&value, '=');
+        int key = config_find(name);
+        if (key < 0 || config_keys[key].apply != CONFIG_HOT || is_already(cfg, (enum config_key)key, value))
+            continue;
+        if (config_set_text(cfg, (enum config_key)key, value, &pushed, e))
+            return -1;
+    }
+    return 0;
 }

@@ -1,6 +1,6 @@
-/* Configuration. One immutable object, built from the table in keys.def by layers: default < file < environment <
+/* Configuration. One object, built from the table in keys.def by layers: default < file < environment <
  * command line. Every error names key, file, line and column, or the environment name, and the remedy. The object
- * is read-only for everyone and lives as long as a generation of workers. */
+ * lives as long as a generation of workers and does not change, except by config_push(). */
 #pragma once
 #include "common/buf.h"
 #include "common/err.h"
@@ -51,6 +51,9 @@ struct config_args {
 
 /* On success *out is the caller's, ended with config_free(). Errors: ERR_VALIDATION with "file:line:col: …". */
 must_use int config_load(const struct config_args *args, struct config **out, struct err *e);
+/* For those who only look for a running server: what cannot be read is left out. -1 with the first error, and *out is
+ * the caller's all the same. */
+int config_load_partly(const struct config_args *args, struct config **out, struct err *e);
 void config_free(struct config *cfg);
 
 /* Worker counts with `auto` resolved by the CPUs of the cgroup quota; HTTP workers stay within server.max_workers. */
@@ -63,7 +66,24 @@ void config_warnings(const struct config *cfg, struct buf *out);
 /* What a reload needs to know. */
 enum config_apply { CONFIG_HOT, CONFIG_RESPAWN, CONFIG_LISTEN, CONFIG_REFUSE };
 enum config_apply config_key_apply(enum config_key key);
+const char *config_apply_text(enum config_apply apply);           /* "new workers" */
+bool config_given(const struct config *cfg, enum config_key key); /* somebody set it: it is not just the default */
 bool config_same(const struct config *a, const struct config *b, enum config_key key);
+
+/* "section.key=value" as --set takes it, secrets as they are: for this server alone. */
+void config_assignment(const struct config *cfg, enum config_key key, struct buf *out);
+/* The configuration that was made of `file` (may be NULL), from assignments of all the keys that were given. */
+must_use int config_restore(const char *file, const char *const *set, int n_set, struct config **out, struct err *e);
+
+/* The keys that are CONFIG_HOT as "section.key=value" lines, for config_push() in another process. */
+void config_push_lines(const struct config *cfg, struct buf *out);
+/* Sets those lines. A key that is unknown here, or not hot, is left out: the sender may be of another release. */
+must_use int config_push(struct config *cfg, struct str lines, struct err *e);
+
+enum { CONFIG_SHA256_LEN = 64 };
+/* A fingerprint of all values in effect, in hexadecimal. Equal values give equal ones, wherever they came from. Takes some
+ * 10 ms when there is a password. */
+void config_sha256(const struct config *cfg, char out[CONFIG_SHA256_LEN + 1]);
 
 /* Effective configuration as YAML, secrets redacted, each line with its origin as a comment. The output is a valid
  * configuration file again, but for passwords. */

@@ -3,6 +3,7 @@
 #include "common/heritage.h"
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/un.h>
 
 enum { UNIX_PATH_MAX = sizeof(((struct sockaddr_un *)0)->sun_path) - 1, STOP_MAX_MS = 30000, PROXY_IDLE_MS = 60000 };
@@ -12,16 +13,50 @@ static int check_base_path(struct config *cfg, enum config_key key, const struct
 static int check_proxies(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
 static int check_control(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
 static int check_database(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_vectors(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_service_port(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_vectors_prefix(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_cache(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
 static int check_not_empty(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_log_file(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_umask(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_absolute(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_proxy(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_networks(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
+static int check_model(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e);
 
 static const struct {
     enum config_key key;
     int (*fn)(struct config *, enum config_key, const struct config_source *, struct err *);
 } checks[] = {
-    {KEY_server_bind, check_bind},       {KEY_server_base_path, check_base_path},
-    {KEY_server_control, check_control}, {KEY_server_trusted_proxies, check_proxies},
-    {KEY_database_url, check_database},  {KEY_ingest_language, check_not_empty},
+    {KEY_server_bind, check_bind},
+    {KEY_server_base_path, check_base_path},
+    {KEY_server_control, check_control},
+    {KEY_server_trusted_proxies, check_proxies},
+    {KEY_database_url, check_database},
+    {KEY_ingest_language, check_not_empty},
     {KEY_log_access, check_not_empty},
+    {KEY_log_file, check_log_file},
+    {KEY_server_umask, check_umask},
+    {KEY_server_chroot, check_absolute},
+    {KEY_hooks_ready, check_absolute},
+    {KEY_hooks_reload_failed, check_absolute},
+    {KEY_hooks_worker_hung, check_absolute},
+    {KEY_hooks_worker_died, check_absolute},
+    {KEY_vectors_url, check_vectors},
+    {KEY_vectors_port, check_service_port},
+    {KEY_vectors_prefix, check_vectors_prefix},
+    {KEY_outgoing_https_proxy, check_proxy},
+    {KEY_outgoing_http_proxy, check_proxy},
+    {KEY_outgoing_ca_file, check_absolute},
+    {KEY_outgoing_allow_networks, check_networks},
+    {KEY_cache_url, check_cache},
+    {KEY_cache_port, check_service_port},
+    {KEY_cache_prefix, check_not_empty},
+    {KEY_embedding_url, check_model},
+    {KEY_llm_url, check_model},
+    {KEY_embedding_model, check_not_empty},
+    {KEY_llm_model, check_not_empty},
 };
 
 int config_check_key(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
@@ -146,6 +181,51 @@ static int check_not_empty(struct config *cfg, enum config_key key, const struct
     return **text_of(cfg, key) ? 0 : config_fail(e, at, "%s: is empty", config_key_name(key));
 }
 
+static int check_log_file(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const char *text = *text_of(cfg, key);
+    if (!*text || strcmp(text, "off") == 0)
+        return config_fail(e, at, "log.file: events cannot be switched off; see log.level, or write to /dev/null");
+    return 0;
+}
+
+static int check_umask(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const char *text = *text_of(cfg, key);
+    if (strspn(text, "01234567") != strlen(text) || strtoul(text, NULL, 8) > 0777)
+        return config_fail(e, at, "server.umask: \"%.60s\" is not an octal number from 0 to 777", text);
+    return 0;
+}
+
+static int check_absolute(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const char *path = *text_of(cfg, key);
+    if (*path && *path != '/')
+        return config_fail(e, at, "%s: \"%.60s\" does not begin with /", config_key_name(key), path);
+    return 0;
+}
+
+static int check_networks(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const struct config_list *l = config_value(cfg, key);
+    for (int i = 0; i < l->n; i++)
+        if (!network_valid(l->v[i]))
+            return config_fail(e, at, "%s: \"%.60s\" is not an address or a network such as 10.0.0.0/8",
+                               config_key_name(key), l->v[i]);
+    return 0;
+}
+
+/* "host:port", as it is often written, means http://host:port. */
+static int check_proxy(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const char *url = *text_of(cfg, key), *scheme = strstr(url, "://");
+    if (*url && !scheme)
+        *text_of(cfg, key) = arena_printf(&cfg->origin->arena, "http://%s", url).p;
+    else if (scheme && strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return config_fail(e, at, "%s: only HTTP proxies are known; write http://host:port", config_key_name(key));
+    return 0;
+}
+
 /* SQLAlchemy's names: sqlite:///relative, sqlite:////absolute. */
 static int sqlite_path(struct config *cfg, struct str rest, const struct config_source *at, struct err *e)
 {
@@ -204,6 +284,125 @@ static int check_database(struct config *cfg, enum config_key key, const struct 
                        "postgresql://user:password@host:port/name");
 }
 
+/* A URL of an HTTP server loses its last slashes; every other text but `embedded:` is refused. */
+static int check_vectors(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    struct str url = str_of(*text_of(cfg, key)), rest = url, scheme = str_cut(&rest, ':');
+    if (str_eqz(url, "embedded:") || str_eqz(url, "embedded")) {
+        cfg->vectors_url = "embedded:";
+        return 0;
+    }
+    if ((!str_ieq(scheme, STR("http")) && !str_ieq(scheme, STR("https"))) || !str_starts(rest, STR("//")))
+        return config_fail(e, at, "vectors.url: write embedded: or the URL of a Qdrant server, http://qdrant:6333");
+    while (url.p[url.n - 1] == '/')
+        url.n--;
+    if (url.n <= scheme.n + 1)
+        return config_fail(e, at, "vectors.url: lacks a host; write http://qdrant:6333");
+    for (size_t i = 0; i < url.n; i++)
+        if (strchr(" ?#", url.p[i]))
+            return config_fail(e, at, "vectors.url: write http://host:port or http://host:port/prefix, nothing more");
+    *text_of(cfg, key) = arena_dup(&cfg->origin->arena, url).p;
+    return 0;
+}
+
+/* A common slip is the whole path of a call, which comes from us. */
+static int check_model(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    static const char *const calls[] = {"/embeddings", "/chat/completions"};
+    struct str url = str_of(*text_of(cfg, key)), host = url, scheme = str_cut(&host, ':');
+    if (str_eqz(url, "none:") || str_eqz(url, "none")) {
+        *text_of(cfg, key) = "none:";
+        return 0;
+    }
+    if ((!str_ieq(scheme, STR("http")) && !str_ieq(scheme, STR("https"))) || !str_starts(host, STR("//")) ||
+        host.n < 3 || strpbrk(host.p + 2, " ?#") || host.p[2] == '/')
+        return config_fail(e, at, "%s: write none: or the URL of a server, https://api.openai.com/v1",
+                           config_key_name(key));
+    while (url.p[url.n - 1] == '/')
+        url.n--;
+    for (size_t i = 0; i < 2; i++) {
+        size_t n = strlen(calls[i]);
+        if (url.n > n && str_eqz(str_sub(url, url.n - n, n), calls[i]))
+            return config_fail(e, at, "%s: leave out %s, which is added to the URL", config_key_name(key), calls[i]);
+    }
+    *text_of(cfg, key) = arena_dup(&cfg->origin->arena, url).p;
+    return 0;
+}
+
+/* Kubernetes sets QDRANT_PORT=tcp://10.0.0.1:6333 where a service is called qdrant: the port is what counts. */
+static int check_service_port(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    struct str s = str_of(*text_of(cfg, key));
+    uint64_t port;
+    if (str_starts(s, STR("tcp://")))
+        s = str_of(strrchr(s.p, ':') + 1);
+    if (!str_to_u64(s, &port) || port < 1 || port > 65535)
+        return config_fail(e, at, "%s: \"%.60s\" is not a port, 1 to 65535", config_key_name(key), *text_of(cfg, key));
+    *text_of(cfg, key) = arena_dup(&cfg->origin->arena, s).p;
+    return 0;
+}
+
+static int check_vectors_prefix(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    const char *s = *text_of(cfg, key);
+    static const char legal[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    if (!*s || strlen(s) > 64 || s[strspn(s, legal)])
+        return config_fail(e, at, "vectors.prefix: \"%.60s\" is not 1 to 64 letters, digits, _ and -", s);
+    return 0;
+}
+
+/* vectors.host stands for a URL, unless vectors.url was said in a stronger place, or in the same. */
+static int apply_vectors_host(struct config *cfg, struct err *e)
+{
+    struct config_source *of = cfg->origin->of;
+    const char *host = cfg->vectors_host;
+    if (!*host || of[KEY_vectors_url].layer >= of[KEY_vectors_host].layer)
+        return 0;
+    bool v6 = strchr(host, ':') && host[0] != '[';
+    cfg->vectors_url =
+        strstr(host, "://")
+            ? host
+            : arena_printf(&cfg->origin->arena, v6 ? "http://[%s]:%s" : "http://%s:%s", host, cfg->vectors_port).p;
+    of[KEY_vectors_url] = of[KEY_vectors_host];
+    return check_vectors(cfg, KEY_vectors_url, &of[KEY_vectors_host], e);
+}
+
+/* The rest of the URL is worker/io/redis_url.c's affair. */
+static int check_cache(struct config *cfg, enum config_key key, const struct config_source *at, struct err *e)
+{
+    static const char *const schemes[] = {"none:",  "memory:",           "redis://",          "rediss://",
+                                          "unix:/", "redis+sentinel://", "rediss+sentinel://"};
+    struct str url = str_of(*text_of(cfg, key));
+    if (!url.n || str_eqz(url, "none")) {
+        cfg->cache_url = "none:";
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (i < 2 ? str_eqz(url, schemes[i]) : str_starts(url, str_of(schemes[i])))
+            return 0;
+    return config_fail(e, at,
+                       "cache.url: is not one of none:, memory:, redis://host:port/db, rediss://, unix:/path, "
+                       "redis+sentinel://host:port/master/db");
+}
+
+/* cache.host in the same way. */
+static int apply_cache_host(struct config *cfg, struct err *e)
+{
+    struct config_source *of = cfg->origin->of;
+    const char *host = cfg->cache_host;
+    if (!*host || of[KEY_cache_url].layer >= of[KEY_cache_host].layer)
+        return 0;
+    if (strpbrk(host, "/?#@, "))
+        return config_fail(e, &of[KEY_cache_host],
+                           "cache.host: \"%.60s\" is no name or address of a host; URLs go to cache.url", host);
+    bool v6 = strchr(host, ':') && host[0] != '[';
+    cfg->cache_url = arena_printf(&cfg->origin->arena, v6 ? "redis://[%s]:%s/%d" : "redis://%s:%s/%d", host,
+                                  cfg->cache_port, (int)cfg->cache_db)
+                         .p;
+    of[KEY_cache_url] = of[KEY_cache_host];
+    return 0;
+}
+
 /* server.port stands for two addresses, unless server.bind was said in a stronger place (--set beats PORT). After this
  * everybody reads server.bind only. */
 static void apply_port(struct config *cfg)
@@ -234,6 +433,8 @@ static const struct config_source *stronger(const struct config *cfg, enum confi
 int config_check_all(struct config *cfg, struct err *e)
 {
     apply_port(cfg);
+    if (apply_vectors_host(cfg, e) || apply_cache_host(cfg, e))
+        return -1;
     if (cfg->server_workers > cfg->server_max_workers)
         return config_fail(e, stronger(cfg, KEY_server_workers, KEY_server_max_workers),
                            "server.workers: %d is more than server.max_workers (%d)", (int)cfg->server_workers,
@@ -243,6 +444,16 @@ int config_check_all(struct config *cfg, struct err *e)
                            "ingest.chunk_overlap: %d must be less than ingest.chunk_tokens (%d)",
                            (int)cfg->ingest_chunk_overlap, (int)cfg->ingest_chunk_tokens);
     return 0;
+}
+
+/* Not reachable from other machines. */
+static bool is_local(const char *address)
+{
+    static const char *const local[] = {"127.", "localhost:", "[::1]:", "unix:"};
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        if (strncmp(address, local[i], strlen(local[i])) == 0)
+            return true;
+    return false;
 }
 
 void config_warnings(const struct config *cfg, struct buf *out)
@@ -262,6 +473,11 @@ void config_warnings(const struct config *cfg, struct buf *out)
         buf_printf(
             out, "database.max_connections is %d; %d HTTP and %d ingest workers can use %d or more, some will wait\n",
             (int)cfg->database_max_connections, config_http_workers(cfg), config_ingest_workers(cfg), (int)lanes);
+    for (int i = 0; i < cfg->server_admin_bind.n; i++)
+        if (!is_local(cfg->server_admin_bind.v[i]))
+            buf_printf(out,
+                       "server.admin_bind: '%s' can be reached from other machines, and nobody is asked who he is\n",
+                       cfg->server_admin_bind.v[i]);
     if (cfg->debug_faults)
         buf_lit(out, "debug.faults is on: anybody who reaches the server can crash its workers\n");
 }

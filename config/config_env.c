@@ -78,9 +78,18 @@ static int apply_secret_file(struct config *cfg, enum config_key key, const stru
     return config_set_text(cfg, key, text, &at, e);
 }
 
-/* One name of a key, NAME or NAME_FILE. *found: it was there. */
+/* Other stacks mean seconds by a number alone: CACHE_TTL=300. */
+static struct str with_unit(struct config *cfg, enum config_key key, struct str value)
+{
+    uint64_t seconds;
+    if (config_keys[key].type != CONFIG_TIME || !str_to_u64(str_trim(value), &seconds))
+        return value;
+    return arena_printf(&cfg->origin->arena, "%llus", (unsigned long long)seconds);
+}
+
+/* One name of a key, NAME or NAME_FILE; `foreign`: it is one of other stacks. *found: it was there. */
 static int apply_name(struct config *cfg, enum config_key key, const struct variables *vars, const char *name,
-                      bool *found, struct err *e)
+                      bool foreign, bool *found, struct err *e)
 {
     const struct variable *direct = find(vars, name), *file = NULL;
     if (config_keys[key].type == CONFIG_SECRET) {
@@ -98,7 +107,7 @@ static int apply_name(struct config *cfg, enum config_key key, const struct vari
     if (!direct)
         return 0;
     struct config_source at = source(cfg, vars, direct);
-    return config_set_text(cfg, key, direct->value, &at, e);
+    return config_set_text(cfg, key, foreign ? with_unit(cfg, key, direct->value) : direct->value, &at, e);
 }
 
 /* The i-th name of a key: its own, then its aliases. False when there are no more. */
@@ -139,13 +148,20 @@ static bool is_service_link(const struct variable *v)
     return ends(v->name, "_PORT") && memmem(v->value.p, v->value.n, "://", 3);
 }
 
+/* With our prefix and no keys: fault injection, and what a hook is told, which may run a command of ours. */
+static const char *const others[] = {
+    "RAGD_FAULT_BOOT", "RAGD_FAULT_PRESSURE", "RAGD_EVENT",       "RAGD_PID",  "RAGD_GENERATION",
+    "RAGD_REASON",     "RAGD_WORKER_PID",     "RAGD_WORKER_SLOT", "RAGD_ROLE", "RAGD_REQUESTS",
+};
+
 /* Names with our prefix are ours: one that no key has is a mistake. */
 static int check_known(struct config *cfg, const struct variables *vars, const struct variable *v, struct err *e)
 {
     char name[CONFIG_ENV_NAME_MAX], written[CONFIG_ENV_NAME_MAX], best[CONFIG_ENV_NAME_MAX] = "";
     int best_distance = 5;
-    if (str_eqz(v->name, "RAGD_FAULT_BOOT")) /* fault injection, read by the worker at its start */
-        return 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (str_eqz(v->name, others[i]))
+            return 0;
     str_copyz(written, sizeof written, v->name);
     for (int k = 0; k < KEY_COUNT; k++)
         for (int i = 0; key_name((enum config_key)k, i, name); i++) {
@@ -180,7 +196,7 @@ static int apply(struct config *cfg, const struct variables *vars, struct err *e
     for (int k = 0; k < KEY_COUNT; k++) {
         bool found = false;
         for (int i = 0; !found && key_name((enum config_key)k, i, name); i++)
-            if (apply_name(cfg, (enum config_key)k, vars, name, &found, e))
+            if (apply_name(cfg, (enum config_key)k, vars, name, i > 0, &found, e))
                 return -1;
     }
     return 0;

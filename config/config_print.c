@@ -54,10 +54,13 @@ static void choice(struct buf *out, const char *choices, int index)
     buf_str(out, str_cut(&names, '='));
 }
 
+/* Nothing is hidden of a scheme alone, `none:`, and of paths. */
 static void secret(struct buf *out, const char *value)
 {
-    if (!*value || str_starts(str_of(value), STR("sqlite:")))
-        buf_str(out, str_of(value));
+    struct str s = str_of(value);
+    bool path = str_starts(s, STR("sqlite:")) || (str_starts(s, STR("unix:/")) && !strchr(value, '@'));
+    if (!s.n || path || strchr(value, ':') == value + s.n - 1)
+        buf_str(out, s);
     else if (strstr(value, "://"))
         config_redact_url(value, out);
     else
@@ -203,7 +206,12 @@ static void range(enum config_key key, struct buf *out)
     }
 }
 
-static const char *const applies[] = {"pushed to the workers", "new workers", "new sockets", "needs a restart"};
+const char *config_apply_text(enum config_apply apply)
+{
+    static const char *const texts[] = {"pushed to the workers", "new workers", "new sockets",
+                                        "needs an upgrade or a restart"};
+    return texts[apply];
+}
 
 void config_example(struct buf *out)
 {
@@ -222,7 +230,7 @@ void config_example(struct buf *out)
         range(key, out);
         buf_lit(out, ". Environment: ");
         names(key, "", out);
-        buf_printf(out, ". Reload: %s.\n  %s: ", applies[config_keys[k].apply], config_keys[k].name);
+        buf_printf(out, ". Reload: %s.\n  %s: ", config_apply_text(config_keys[k].apply), config_keys[k].name);
         value(cfg, key, false, out);
         buf_ch(out, '\n');
     }
@@ -243,7 +251,7 @@ void config_reference(struct buf *out)
         range(key, out);
         buf_lit(out, " | ");
         names(key, "`", out);
-        buf_printf(out, " | %s | %s |\n", applies[config_keys[k].apply], config_keys[k].doc);
+        buf_printf(out, " | %s | %s |\n", config_apply_text(config_keys[k].apply), config_keys[k].doc);
     }
 }
 

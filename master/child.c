@@ -2,6 +2,8 @@
 #include "common/log.h"
 #include "master/master.h"
 #include "master/signals.h"
+#include <execinfo.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +26,9 @@ static void close_others(const struct heritage *h)
     keep[n++] = STDOUT_FILENO;
     keep[n++] = STDERR_FILENO;
     keep[n++] = h->jobs_fd;
-    keep[n++] = h->master_fd;
+    keep[n++] = h->channel;
     keep[n++] = h->access_fd;
+    keep[n++] = h->places_fd;
     for (int i = 0; i < h->n_listen; i++)
         keep[n++] = h->listen[i].fd;
     qsort(keep, (size_t)n, sizeof *keep, by_number);
@@ -41,29 +44,42 @@ static void close_others(const struct heritage *h)
     close_range(from, ~0U, 0);
 }
 
-void child_run(const struct master *m, const struct worker *w)
+void child_run(const struct master *m, const struct worker *w, int channel)
 {
     const struct generation *g = w->gen;
     struct heritage h = {
         .cfg = g->cfg,
         .sb = m->sb,
+        .places = m->places,
+        .places_fd = m->places_fd,
         .slot = w->slot,
         .role = w->role,
-        .generation = g->number,
-        .n_listen = g->listen.n,
         .jobs_fd = m->jobs_fd,
-        .master_fd = m->life[0],
-        .access_fd = g->access_fd,
+        .channel = channel,
+        .access_fd = g->logs.access,
+        .prove = w->once || m->heir.step == HEIR_BOOT,
+        .migrate = m->phase != MASTER_UPGRADING && !m->upgrade.resuming,
     };
     char label[24];
-    for (int i = 0; i < h.n_listen; i++)
-        h.listen[i] = g->listen.v[i].l;
+    void *frame[1];
+    struct err e = {.code = ERR_NONE};
+    for (int i = 0; w->role != ROLE_INGEST && i < g->listen.n; i++)
+        if (listen_is_admin(&g->listen.v[i]) == (w->role == ROLE_STATUS))
+            h.listen[h.n_listen++] = g->listen.v[i].l;
+    if (dup2(logfiles_events(&g->logs, m->stderr_fd), STDERR_FILENO) < 0)
+        exit(EXIT_NO_BOOT); /* and nowhere to say it */
     close_others(&h);
     signals_child();
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != m->pid) /* the master died before the line above */
-        exit(0);
     snprintf(label, sizeof label, "%s:%u", role_name(w->role), w->slot);
     log_init((enum log_level)g->cfg->log_level, g->cfg->log_format == 1, label);
+    h.statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    (void)backtrace(frame, 1); /* loads libgcc, for the last words of a worker, while its file can be found */
+    if (privileges_drop(&m->privileges, g->cfg, &e) != 0) {
+        log_err(LOG_ERROR, "the worker cannot start", &e);
+        exit(EXIT_NO_BOOT);
+    }
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* not before: a change of user clears it */
+    if (getppid() != m->pid)          /* the master died before the line above */
+        exit(0);
     exit(child_main(&h));
 }

@@ -4,8 +4,9 @@
 struct master;
 struct worker;
 
-/* Called in the child: leaves everything of the master behind but the heritage, becomes the worker, and exits. */
-__attribute__((noreturn)) void child_run(const struct master *m, const struct worker *w);
+/* Called in the child: leaves everything of the master behind but the heritage, becomes the worker, and exits. `channel` is
+ * the worker's end. */
+__attribute__((noreturn)) void child_run(const struct master *m, const struct worker *w, int channel);
 
 /* What a child becomes; set once by main(), because only it may know both sides. */
 struct heritage;

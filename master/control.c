@@ -2,23 +2,22 @@
 #include "common/clock.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "master/commands.h"
+#include "master/estate.h"
 #include "master/listen.h"
 #include "master/master.h"
-#include "version.h"
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CLIENTS_MAX = 32 };
-
-enum waits_for { WAITS_NOT, WAITS_RELOAD, WAITS_STOP };
+enum { CLIENTS_MAX = 32, RETRY_MS = 100 };
 
 struct control {
     struct master *m;
     int fd, clients;
+    int64_t retry_at; /* no connection could be accepted: when to try again; 0 = it is watched */
     dev_t dev;
     ino_t ino;
     char path[CONTROL_PATH_MAX];
@@ -30,15 +29,15 @@ struct client {
     struct list link;
     struct control *c;
     int fd;
-    enum waits_for waits_for;
     struct event in, out;
-    struct buf request, reply;
+    struct buf request;
+    struct caller caller;
 };
 
 static void on_accept(evutil_socket_t fd, short what, void *arg);
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 static void on_writable(evutil_socket_t fd, short what, void *arg);
-static void execute(struct client *cl, const char *line, size_t n);
+static void serve(struct client *cl);
 
 void control_path(const struct config *cfg, char *out, size_t cap)
 {
@@ -51,28 +50,73 @@ void control_path(const struct config *cfg, char *out, size_t cap)
         snprintf(out, cap, "%s", access("/run/ragd", W_OK) == 0 ? "/run/ragd/ragd.ctl" : "");
 }
 
-struct control *control_open(struct master *m)
+static void watch(struct control *c, int fd)
 {
-    struct err e;
-    char path[512];
-    control_path(m->gen->cfg, path, sizeof path);
-    if (!*path)
-        return NULL;
+    c->fd = fd;
+    event_assign(&c->accept, c->m->base, fd, EV_READ | EV_PERSIST, on_accept, c);
+    event_add(&c->accept, NULL);
+}
+
+static struct control *control_new(struct master *m, const char *path)
+{
     struct control *c = calloc(1, sizeof *c);
     if (!c)
         abort();
     c->m = m;
     list_init(&c->all);
-    c->fd = listen_unix(path, 0600, 16, &c->dev, &c->ino, &e);
-    if (c->fd < 0) {
+    str_copyz(c->path, sizeof c->path, str_of(path));
+    return c;
+}
+
+struct control *control_open(struct master *m, const char *instead)
+{
+    struct err e;
+    char path[512];
+    int fd = -1;
+    control_path(m->gen->cfg, path, sizeof path);
+    if (!*path)
+        return NULL;
+    struct control *c = control_new(m, path);
+    if (strcmp(c->path, path) != 0)
+        err_set(&e, ERR_VALIDATION, "%s: the path is too long", path);
+    else
+        fd = listen_unix(path, 0600, 16, instead && strcmp(instead, path) == 0, &c->dev, &c->ino, &e);
+    if (fd < 0) {
         log_warn("no control socket, `ragd status` and its kin will not work: %s", e.msg);
         free(c);
         return NULL;
     }
-    str_copyz(c->path, sizeof c->path, str_of(path));
-    event_assign(&c->accept, m->base, c->fd, EV_READ | EV_PERSIST, on_accept, c);
-    event_add(&c->accept, NULL);
+    watch(c, fd);
     return c;
+}
+
+static void bind_again(struct control *c, bool replace)
+{
+    struct err e;
+    if (listen_is_at(c->path, c->dev, c->ino))
+        return;
+    int fd = listen_unix(c->path, 0600, 16, replace, &c->dev, &c->ino, &e);
+    if (fd < 0) {
+        log_err(LOG_ERROR, "control socket", &e);
+        return;
+    }
+    event_del(&c->accept);
+    close(c->fd);
+    watch(c, fd);
+}
+
+void control_take(struct control *c)
+{
+    if (c)
+        bind_again(c, true);
+}
+
+void control_restore(struct master *m)
+{
+    if (m->control)
+        bind_again(m->control, false);
+    else
+        m->control = control_open(m, NULL);
 }
 
 static void drop(struct client *cl)
@@ -83,8 +127,24 @@ static void drop(struct client *cl)
     cl->c->clients--;
     close(cl->fd);
     buf_fini(&cl->request);
-    buf_fini(&cl->reply);
+    buf_fini(&cl->caller.reply);
     free(cl);
+}
+
+static struct client *welcome(struct control *c, int s)
+{
+    struct client *cl = calloc(1, sizeof *cl);
+    if (!cl)
+        abort();
+    cl->c = c;
+    cl->fd = s;
+    cl->caller.m = c->m;
+    event_assign(&cl->in, c->m->base, s, EV_READ | EV_PERSIST, on_readable, cl);
+    event_assign(&cl->out, c->m->base, s, EV_WRITE, on_writable, cl);
+    event_add(&cl->in, NULL);
+    list_add_tail(&c->all, &cl->link);
+    c->clients++;
+    return cl;
 }
 
 static void on_accept(evutil_socket_t fd, short what, void *arg)
@@ -92,20 +152,16 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     struct control *c = arg;
     (void)what;
     int s = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (s < 0)
-        return; /* gone again, or no descriptors left: the next turn tries again */
-    struct client *cl = c->clients < CLIENTS_MAX ? calloc(1, sizeof *cl) : NULL;
-    if (!cl) {
-        close(s);
+    if (s < 0) {
+        /* Gone again; or no descriptors are left. Then it goes on waiting, and would wake us all the time. */
+        event_del(&c->accept);
+        c->retry_at = clock_ns() + RETRY_MS * MS;
         return;
     }
-    cl->c = c;
-    cl->fd = s;
-    event_assign(&cl->in, c->m->base, s, EV_READ | EV_PERSIST, on_readable, cl);
-    event_assign(&cl->out, c->m->base, s, EV_WRITE, on_writable, cl);
-    event_add(&cl->in, NULL);
-    list_add_tail(&c->all, &cl->link);
-    c->clients++;
+    if (c->clients < CLIENTS_MAX)
+        welcome(c, s);
+    else
+        close(s);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
@@ -121,131 +177,122 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     buf_add(&cl->request, chunk, (size_t)n);
-    for (char *nl; (nl = memchr(cl->request.p, '\n', cl->request.n));) {
-        size_t len = (size_t)(nl - cl->request.p);
-        execute(cl, cl->request.p, len);
-        buf_drop(&cl->request, len + 1);
-        if (!cl->request.n)
-            break;
-    }
-    on_writable(fd, EV_WRITE, cl);
+    serve(cl);
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
-    struct client *cl = arg;
-    (void)what;
-    while (cl->reply.n) {
-        ssize_t n = send(fd, cl->reply.p, cl->reply.n, MSG_NOSIGNAL);
+    (void)fd, (void)what;
+    serve(arg);
+}
+
+/* false: the client is gone. */
+static bool send_reply(struct client *cl)
+{
+    struct buf *reply = &cl->caller.reply;
+    while (reply->n) {
+        ssize_t n = send(cl->fd, reply->p, reply->n, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
             event_add(&cl->out, NULL);
-            return;
+            return true;
         }
         if (n < 0) {
             drop(cl);
-            return;
+            return false;
         }
-        buf_drop(&cl->reply, (size_t)n);
+        buf_drop(reply, (size_t)n);
     }
+    return true;
 }
 
-/* -- answers */
-
-static void answer(struct client *cl, json_t *o)
+/* Answers what has been asked, one command after the other: the next one waits until the outcome of the last is known
+ * and its answer is read. */
+static void serve(struct client *cl)
 {
-    char *text = json_dumps(o, JSON_COMPACT);
-    if (text) {
-        buf_str(&cl->reply, str_of(text));
-        buf_ch(&cl->reply, '\n');
-        free(text);
+    struct buf *request = &cl->request;
+    char *nl;
+    if (!send_reply(cl))
+        return;
+    while (!cl->caller.waits && !cl->caller.reply.n && request->n && (nl = memchr(request->p, '\n', request->n))) {
+        size_t len = (size_t)(nl - request->p);
+        command_run(&cl->caller, request->p, len);
+        buf_drop(request, len + 1);
+        if (!send_reply(cl))
+            return;
     }
-    json_decref(o);
-}
-
-static uint64_t requests_of(const struct slot *s)
-{
-    uint64_t n = 0;
-    for (int i = 0; i < SCORE_ROUTES; i++)
-        for (int k = 0; k < SCORE_CLASSES; k++)
-            n += s->route[i].by_class[k];
-    return n;
-}
-
-static json_t *worker_json(const struct worker *w, const struct slot *s, int64_t now)
-{
-    return json_pack("{s:i,s:s,s:i,s:s,s:i,s:f,s:i,s:I,s:I,s:I,s:I,s:i,s:i}", "slot", (int)w->slot, "role",
-                     role_name((enum role)s->role), "pid", (int)w->pid, "state",
-                     worker_state_name((enum worker_state)atomic_load(&s->state)), "generation", (int)s->generation,
-                     "uptime_s", w->pid ? (double)(now - w->fork_ns) / SEC : 0.0, "connections",
-                     atomic_load(&s->connections), "in_flight", (json_int_t)s->stat[STAT_requests_in_flight],
-                     "requests", (json_int_t)requests_of(s), "rss_kb", (json_int_t)s->rss_kb, "cpu_ms",
-                     (json_int_t)(s->cpu_us / 1000), "restarts", (int)s->restarts, "failures", (int)w->failures);
-}
-
-static json_t *status_json(struct master *m)
-{
-    int64_t now = clock_ns();
-    json_t *workers = json_array(), *listeners = json_array();
-    for (unsigned i = 0; i < m->crew.n; i++) {
-        const struct worker *w = &m->crew.v[i];
-        if (w->pid || w->gen)
-            json_array_append_new(workers, worker_json(w, &m->sb->slot[i], now));
-    }
-    for (int i = 0; i < m->gen->listen.n; i++)
-        json_array_append_new(listeners, json_string(m->gen->listen.v[i].l.name));
-    return json_pack(
-        "{s:b,s:s,s:i,s:s,s:b,s:f,s:i,s:s?,s:o,s:{s:i,s:i},s:{s:I,s:I,s:s},s:o}", "ok", 1, "version", RAGD_VERSION,
-        "pid", (int)m->pid, "phase", master_phase_name(m->phase), "degraded", master_degraded(m), "uptime_s",
-        (double)(now - m->start_ns) / SEC, "generation", (int)m->gen->number, "config", m->gen->cfg->file, "listeners",
-        listeners, "target", "http", m->gen->target[ROLE_HTTP], "ingest", m->gen->target[ROLE_INGEST], "reloads", "ok",
-        (json_int_t)atomic_load(&m->sb->reloads_ok), "failed", (json_int_t)atomic_load(&m->sb->reloads_failed),
-        "last_error", m->reload.failed, "workers", workers);
-}
-
-static void execute(struct client *cl, const char *line, size_t n)
-{
-    struct master *m = cl->c->m;
-    json_error_t bad;
-    json_t *o = json_loadb(line, n, 0, &bad);
-    const char *cmd = json_string_value(json_object_get(o, "cmd"));
-    if (!cmd) {
-        answer(cl, json_pack("{s:b,s:s}", "ok", 0, "error", "expected one line of JSON: {\"cmd\":\"status\"}"));
-    } else if (strcmp(cmd, "status") == 0) {
-        answer(cl, status_json(m));
-    } else if (strcmp(cmd, "reload") == 0 && m->phase == MASTER_STOPPING) {
-        answer(cl, json_pack("{s:b,s:s}", "ok", 0, "error", "the server is stopping"));
-    } else if (strcmp(cmd, "reload") == 0) {
-        cl->waits_for = WAITS_RELOAD;
-        reload_start(m);
-    } else if (strcmp(cmd, "stop") == 0) {
-        cl->waits_for = WAITS_STOP;
-        master_stop(m, json_is_true(json_object_get(o, "fast")));
-    } else {
-        answer(cl, json_pack("{s:b,s:s}", "ok", 0, "error", "unknown command; known: status, reload, stop"));
-    }
-    json_decref(o);
-}
-
-static void report_reload(struct client *cl)
-{
-    const struct master *m = cl->c->m;
-    cl->waits_for = WAITS_NOT;
-    answer(cl, json_pack("{s:b,s:i,s:s}", "ok", !m->reload.failed[0], "generation", (int)m->gen->number, "error",
-                         m->reload.failed));
-    on_writable(cl->fd, EV_WRITE, cl);
 }
 
 void control_tick(struct control *c)
 {
-    if (!c || c->m->phase == MASTER_RELOADING)
+    if (!c)
         return;
+    if (c->retry_at && clock_ns() >= c->retry_at) {
+        c->retry_at = 0;
+        event_add(&c->accept, NULL);
+    }
     list_for_each_safe (it, &c->all) {
         struct client *cl = list_entry(it, struct client, link);
-        if (cl->waits_for == WAITS_RELOAD)
-            report_reload(cl);
+        if (!cl->caller.waits)
+            continue;
+        command_tick(&cl->caller);
+        serve(cl);
     }
+}
+
+bool control_waits(const struct control *c)
+{
+    for (struct list *it = c ? c->all.next : NULL; c && it != &c->all; it = it->next)
+        if (list_entry(it, struct client, link)->caller.waits)
+            return true;
+    return false;
+}
+
+json_t *control_describe(const struct control *c, struct estate_fds *fds)
+{
+    json_t *callers = json_array();
+    if (!c || !fds)
+        return json_pack("{s:o,s:i,s:o}", "path", json_string_nocheck(c ? c->path : ""), "fd", -1, "callers", callers);
+    list_for_each_safe (it, &c->all) {
+        const struct client *cl = list_entry(it, struct client, link);
+        if (command_waits_for(&cl->caller, "upgrade"))
+            json_array_append_new(callers, json_integer(estate_pass(fds, cl->fd)));
+    }
+    return json_pack("{s:o,s:i,s:I,s:I,s:o}", "path", json_string_nocheck(c->path), "fd", estate_pass(fds, c->fd),
+                     "dev", (json_int_t)c->dev, "ino", (json_int_t)c->ino, "callers", callers);
+}
+
+struct control *control_adopt(struct master *m, const json_t *o)
+{
+    char path[512];
+    size_t i;
+    json_t *caller;
+    struct control *c = NULL;
+    int fd = (int)estate_number(o, "fd");
+    dev_t dev = (dev_t)estate_number(o, "dev");
+    ino_t ino = (ino_t)estate_number(o, "ino");
+    control_path(m->gen->cfg, path, sizeof path);
+    if (fd >= 0 && strcmp(path, estate_text(o, "path")) == 0) {
+        c = control_new(m, path);
+        c->dev = dev;
+        c->ino = ino;
+        watch(c, fd);
+    } else {
+        if (fd >= 0) {
+            listen_unlink(estate_text(o, "path"), dev, ino);
+            close(fd);
+        }
+        c = control_open(m, NULL);
+    }
+    json_array_foreach (json_object_get(o, "callers"), i, caller) {
+        int s = (int)json_integer_value(caller);
+        if (c)
+            command_wait_for(&welcome(c, s)->caller, "upgrade");
+        else
+            close(s);
+    }
+    return c;
 }
 
 void control_close(struct control *c)
@@ -254,10 +301,9 @@ void control_close(struct control *c)
         return;
     list_for_each_safe (it, &c->all) {
         struct client *cl = list_entry(it, struct client, link);
-        if (cl->waits_for == WAITS_STOP) {
-            answer(cl, json_pack("{s:b,s:i,s:i}", "ok", 1, "exit_code", c->m->exit_code, "killed", (int)c->m->killed));
-            (void)send(cl->fd, cl->reply.p, cl->reply.n, MSG_NOSIGNAL | MSG_DONTWAIT);
-        }
+        command_end(&cl->caller);
+        if (cl->caller.reply.n)
+            (void)send(cl->fd, cl->caller.reply.p, cl->caller.reply.n, MSG_NOSIGNAL | MSG_DONTWAIT);
         drop(cl);
     }
     event_del(&c->accept);

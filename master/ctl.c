@@ -2,21 +2,69 @@
 #include "common/buf.h"
 #include "config/config.h"
 #include "master/control.h"
+#include "master/master.h"
 #include "master/pidfile.h"
+#include <dirent.h>
 #include <errno.h>
-#include <jansson.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { STATUS_TIMEOUT_S = 5 };
+enum { PATIENCE_S = 5 };
 
-/* A connection to the master, or -1 with the reason on stderr unless `quiet`. */
-static int dial(const struct config *cfg, bool quiet)
+static int run_reload(int argc, char **argv, const struct config *cfg);
+static int run_reopen(int argc, char **argv, const struct config *cfg);
+static int run_diff(int argc, char **argv, const struct config *cfg);
+static int run_scale(int argc, char **argv, const struct config *cfg);
+static int run_upgrade(int argc, char **argv, const struct config *cfg);
+static int run_rollback(int argc, char **argv, const struct config *cfg);
+static int run_stop(int argc, char **argv, const struct config *cfg);
+
+const struct ctl_command ctl_commands[] = {
+    {"status", "[--json] [--watch[=SECONDS]] [--fibers]", "Show what the running server does",
+     "  --json        as JSON; with --watch, one object a line\n"
+     "  --watch       again each second, or every SECONDS, until Ctrl-C or the end of the server\n"
+     "  --fibers      what each fiber of each worker waits for, instead of the table\n"
+     "REQ/S, P50 and P99 are those of the last ten seconds; a latency is the upper bound of its bucket.\n"
+     "Exit codes: 0, 1 no server answers, 2 wrong usage.\n",
+     ctl_status},
+    {"reload", "", "Read the configuration again; workers are told, or exchanged; waits for the outcome",
+     "The server reads the file that it was started with.\n"
+     "Exit codes: 0 done, 1 it failed, and the server goes on as before.\n",
+     run_reload},
+    {"reopen", "", "Open the logs anew, after they were renamed; waits until every worker writes there",
+     "As USR1 to the master. Exit codes: 0 done, 1 it cannot be opened: the old one stays.\n", run_reopen},
+    {"diff", "[--json]", "Show what a reload would change",
+     "  --json        as JSON\n"
+     "Compares the settings in effect with those that the server reads now, from the file that it was started with.\n"
+     "Exit codes: 0, 1 they cannot be read or no server answers.\n",
+     run_diff},
+    {"scale", "[--role http|ingest] N|+N|-N", "Change the number of workers until the next reload",
+     "  --role ROLE   which workers: http (default) or ingest\n"
+     "Exit codes: 0 done, 1 refused, 2 wrong usage.\n",
+     run_scale},
+    {"upgrade", "", "Start the binary again, as it is on disk now, and hand over to it; waits for the outcome",
+     "As USR2 to the master. No request is lost; the new master has another pid, unless it is PID 1.\n"
+     "Exit codes: 0 done, 1 it failed, and the server goes on as before.\n",
+     run_upgrade},
+    {"rollback", "", "Undo an upgrade within server.rollback_window: the old workers come back",
+     "Exit codes: 0 done, 1 refused, and the new ones go on.\n", run_rollback},
+    {"stop", "[--fast]", "Stop the running server; waits for its end",
+     "  --fast        do not wait for requests in flight\n"
+     "Finds the server through server.control or server.pidfile.\n",
+     run_stop},
+    {0},
+};
+
+/* -- asking */
+
+int ctl_dial(const struct config *cfg, bool quiet)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     char path[512];
@@ -25,7 +73,8 @@ static int dial(const struct config *cfg, bool quiet)
         if (!quiet)
             fprintf(stderr, "ragd: %s\n",
                     *path ? "the path of server.control is too long"
-                          : "no control socket: set server.control (or RAGD_SERVER_CONTROL), for the server and here");
+                          : "no control socket: set server.control for the server, and name it here, in the file given "
+                            "with -c or as --set server.control=PATH");
         return -1;
     }
     memcpy(sa.sun_path, path, strlen(path) + 1);
@@ -33,104 +82,238 @@ static int dial(const struct config *cfg, bool quiet)
     if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0)
         return fd;
     if (!quiet)
-        fprintf(stderr, "ragd: no server answers at %s: %s\n", path, strerror(errno));
+        fprintf(stderr, "ragd: no server answers at %s: %s; --set server.control=PATH names another socket\n", path,
+                strerror(errno));
     if (fd >= 0)
         close(fd);
     return -1;
 }
 
-/* Sends one line and reads one; NULL, with a message, when no answer comes. */
-static json_t *call(int fd, const char *line)
+static bool send_line(int fd, const char *line, size_t n)
+{
+    while (n) {
+        ssize_t sent = send(fd, line, n, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return false;
+        line += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+static json_t *read_line(int fd)
 {
     struct buf b = {0};
     char chunk[16384];
     json_t *o = NULL;
     json_error_t bad;
-    if (send(fd, line, strlen(line), MSG_NOSIGNAL) == (ssize_t)strlen(line)) {
-        for (ssize_t n; (n = recv(fd, chunk, sizeof chunk, 0)) != 0;) {
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n < 0)
-                break;
-            buf_add(&b, chunk, (size_t)n);
-            if (memchr(chunk, '\n', (size_t)n)) {
-                o = json_loadb(b.p, b.n, JSON_DISABLE_EOF_CHECK, &bad);
-                break;
-            }
+    for (ssize_t n; (n = recv(fd, chunk, sizeof chunk, 0)) != 0;) {
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            break;
+        buf_add(&b, chunk, (size_t)n);
+        if (memchr(chunk, '\n', (size_t)n)) {
+            o = json_loadb(b.p, b.n, JSON_DISABLE_EOF_CHECK, &bad);
+            break;
         }
     }
-    if (!o)
-        fprintf(stderr, "ragd: the server gave no answer\n");
     buf_fini(&b);
-    close(fd);
     return o;
 }
 
-static const char *text(const json_t *o, const char *key)
+json_t *ctl_call(int fd, json_t *question, int patience_s)
+{
+    struct timeval patience = {.tv_sec = patience_s};
+    char *text = json_dumps(question, JSON_COMPACT);
+    json_t *o = NULL;
+    /* A master that was stopped still has its socket. */
+    if (text && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
+        send_line(fd, text, strlen(text)) && send_line(fd, "\n", 1))
+        o = read_line(fd);
+    free(text);
+    json_decref(question);
+    return o;
+}
+
+json_t *ctl_ask(const struct config *cfg, json_t *question, int patience_s)
+{
+    int fd = ctl_dial(cfg, false);
+    if (fd < 0) {
+        json_decref(question);
+        return NULL;
+    }
+    json_t *o = ctl_call(fd, question, patience_s);
+    close(fd);
+    if (!o) {
+        fprintf(stderr, "ragd: the server gave no answer\n");
+    } else if (!json_is_true(json_object_get(o, "ok"))) {
+        fprintf(stderr, "ragd: %s\n", ctl_text(o, "error"));
+        json_decref(o);
+        o = NULL;
+    }
+    return o;
+}
+
+const char *ctl_text(const json_t *o, const char *key)
 {
     const char *z = json_string_value(json_object_get(o, key));
     return z ? z : "";
 }
 
-static long long number(const json_t *o, const char *key)
+long long ctl_number(const json_t *o, const char *key)
 {
     return (long long)json_number_value(json_object_get(o, key));
 }
 
-static void print_status(const json_t *o)
+int ctl_usage(const char *command, const char *fmt, ...)
 {
-    size_t i;
-    json_t *w, *listener;
-    const json_t *target = json_object_get(o, "target"), *reloads = json_object_get(o, "reloads");
-    printf("ragd %s, pid %lld, %s%s, up %lld s, generation %lld, configuration %s\n", text(o, "version"),
-           number(o, "pid"), text(o, "phase"), json_is_true(json_object_get(o, "degraded")) ? " (degraded)" : "",
-           number(o, "uptime_s"), number(o, "generation"), *text(o, "config") ? text(o, "config") : "without a file");
-    json_array_foreach(json_object_get(o, "listeners"), i, listener)
-        printf("listening on %s\n", json_string_value(listener));
-    printf("workers wanted: %lld http, %lld ingest; reloads: %lld ok, %lld failed%s%s\n\n", number(target, "http"),
-           number(target, "ingest"), number(reloads, "ok"), number(reloads, "failed"),
-           *text(reloads, "last_error") ? "; last: " : "", text(reloads, "last_error"));
-    printf("%4s  %-6s  %7s  %-8s  %3s  %9s  %6s  %9s  %10s  %8s  %8s\n", "SLOT", "ROLE", "PID", "STATE", "GEN",
-           "UPTIME", "CONNS", "IN FLIGHT", "REQUESTS", "RSS KB", "RESTARTS");
-    json_array_foreach(json_object_get(o, "workers"), i, w)
-        printf("%4lld  %-6s  %7lld  %-8s  %3lld  %8llds  %6lld  %9lld  %10lld  %8lld  %8lld\n", number(w, "slot"),
-               text(w, "role"), number(w, "pid"), text(w, "state"), number(w, "generation"), number(w, "uptime_s"),
-               number(w, "connections"), number(w, "in_flight"), number(w, "requests"), number(w, "rss_kb"),
-               number(w, "restarts"));
+    va_list ap;
+    fputs("ragd: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "; see `ragd %s --help`\n", command);
+    return EXIT_USAGE;
 }
 
-int ctl_status(const struct config *cfg, bool json)
+/* -- the commands */
+
+/* For commands with one yes-or-no switch (NULL: none); -1: something else stands there, and was reported. */
+static int one_switch(int argc, char **argv, const char *name)
 {
-    struct timeval patience = {.tv_sec = STATUS_TIMEOUT_S};
-    int fd = dial(cfg, false);
-    if (fd >= 0) /* a master that was stopped still has its socket */
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    json_t *o = fd < 0 ? NULL : call(fd, "{\"cmd\":\"status\"}\n");
+    int on = 0;
+    for (int i = 1; i < argc; i++) {
+        if (!name || strcmp(argv[i], name) != 0) {
+            ctl_usage(argv[0], "`ragd %s` does not know '%.60s'", argv[0], argv[i]);
+            return -1;
+        }
+        on = 1;
+    }
+    return on;
+}
+
+static int run_reload(int argc, char **argv, const struct config *cfg)
+{
+    if (one_switch(argc, argv, NULL) < 0)
+        return EXIT_USAGE;
+    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", "reload"), 0);
+    if (!o)
+        return 1;
+    printf("reloaded: generation %lld\n", ctl_number(o, "generation"));
+    json_decref(o);
+    return 0;
+}
+
+static int run_reopen(int argc, char **argv, const struct config *cfg)
+{
+    if (one_switch(argc, argv, NULL) < 0)
+        return EXIT_USAGE;
+    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", "reopen"), 0);
+    json_decref(o);
+    return o ? 0 : 1;
+}
+
+static void print_changes(const json_t *changes)
+{
+    size_t i;
+    json_t *c;
+    if (json_array_size(changes) == 0)
+        printf("no difference\n");
+    json_array_foreach (changes, i, c)
+        printf("%s: %s -> %s (%s)\n", ctl_text(c, "key"), ctl_text(c, "old"), ctl_text(c, "new"),
+               ctl_text(c, "effect"));
+}
+
+static int run_diff(int argc, char **argv, const struct config *cfg)
+{
+    int json = one_switch(argc, argv, "--json");
+    if (json < 0)
+        return EXIT_USAGE;
+    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", "diff"), PATIENCE_S);
     if (!o)
         return 1;
     if (json) {
-        json_dumpf(o, stdout, JSON_INDENT(2));
+        json_dumpf(json_object_get(o, "changes"), stdout, JSON_INDENT(2));
         putchar('\n');
     } else {
-        print_status(o);
+        print_changes(json_object_get(o, "changes"));
     }
     json_decref(o);
     return 0;
 }
 
-int ctl_reload(const struct config *cfg)
+static int run_scale(int argc, char **argv, const struct config *cfg)
 {
-    int fd = dial(cfg, false);
-    json_t *o = fd < 0 ? NULL : call(fd, "{\"cmd\":\"reload\"}\n");
+    const char *role = "http", *number = NULL;
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--role=", 7) == 0)
+            role = argv[i] + 7;
+        else if (strcmp(argv[i], "--role") == 0 && i + 1 < argc)
+            role = argv[++i];
+        else if (!number)
+            number = argv[i];
+        else
+            return ctl_usage("scale", "`ragd scale` does not know '%.60s'", argv[i]);
+    }
+    uint64_t n;
+    bool by = number && (*number == '+' || *number == '-');
+    if (!number || !str_to_u64(str_of(number + by), &n) || n > 10000)
+        return ctl_usage("scale", "`ragd scale` needs a number of workers: 4, +1 or -1");
+    json_int_t value = number[0] == '-' ? -(json_int_t)n : (json_int_t)n;
+    json_t *question = json_pack("{s:s,s:s,s:I}", "cmd", "scale", "role", role, by ? "by" : "to", value);
+    if (!question) /* only a role that is no UTF-8 */
+        return ctl_usage("scale", "--role is http or ingest");
+    json_t *o = ctl_ask(cfg, question, PATIENCE_S);
     if (!o)
         return 1;
-    bool ok = json_is_true(json_object_get(o, "ok"));
-    if (ok)
-        printf("reloaded: generation %lld\n", number(o, "generation"));
-    else
-        fprintf(stderr, "ragd: reload failed, everything stays as it was: %s\n", text(o, "error"));
+    printf("%lld %s workers from now on, until the next reload\n", ctl_number(o, "target"), role);
     json_decref(o);
-    return ok ? 0 : 1;
+    return 0;
+}
+
+static int run_upgrade(int argc, char **argv, const struct config *cfg)
+{
+    if (one_switch(argc, argv, NULL) < 0)
+        return EXIT_USAGE;
+    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", "upgrade"), 0);
+    if (!o)
+        return 1;
+    printf("upgraded: the server is pid %lld\n", ctl_number(o, "pid"));
+    if (ctl_number(o, "window_ms"))
+        printf("`ragd rollback` undoes it, for %.1f s\n", (double)ctl_number(o, "window_ms") / 1000);
+    json_decref(o);
+    return 0;
+}
+
+static int run_rollback(int argc, char **argv, const struct config *cfg)
+{
+    if (one_switch(argc, argv, NULL) < 0)
+        return EXIT_USAGE;
+    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", "rollback"), 0);
+    if (!o)
+        return 1;
+    printf("rolled back: the old workers serve again\n");
+    json_decref(o);
+    return 0;
+}
+
+/* The pid may be one of another namespace, as 1 in a container: then it is somebody else's here. */
+static bool has_open(pid_t pid, const char *file)
+{
+    char path[64];
+    struct stat want, st;
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    DIR *d = stat(file, &want) == 0 ? opendir(path) : NULL;
+    if (!d)
+        return false;
+    for (struct dirent *ent; !found && (ent = readdir(d));)
+        found = fstatat(dirfd(d), ent->d_name, &st, 0) == 0 && st.st_dev == want.st_dev && st.st_ino == want.st_ino;
+    closedir(d);
+    return found;
 }
 
 /* The lock is the truth: when it is free, the master is gone. */
@@ -138,7 +321,15 @@ static int stop_by_pidfile(const char *path, bool fast)
 {
     pid_t pid = *path ? pidfile_holder(path) : 0;
     if (pid <= 0) {
-        fprintf(stderr, "ragd: no running server found through server.control or server.pidfile\n");
+        fprintf(stderr, "ragd: no running server found through server.control or server.pidfile; name one of them, in "
+                        "the file given with -c or as --set server.control=PATH\n");
+        return 1;
+    }
+    if (!has_open(pid, path)) {
+        fprintf(stderr,
+                "ragd: the server that holds server.pidfile %s cannot be seen from here as pid %d: stop it as its "
+                "user, in its container, or through server.control\n",
+                path, (int)pid);
         return 1;
     }
     if (kill(pid, fast ? SIGQUIT : SIGTERM) != 0) {
@@ -150,14 +341,18 @@ static int stop_by_pidfile(const char *path, bool fast)
     return 0;
 }
 
-int ctl_stop(const struct config *cfg, bool fast)
+static int run_stop(int argc, char **argv, const struct config *cfg)
 {
-    int fd = dial(cfg, true);
+    int fast = one_switch(argc, argv, "--fast");
+    if (fast < 0)
+        return EXIT_USAGE;
+    int fd = ctl_dial(cfg, true);
     if (fd < 0)
         return stop_by_pidfile(cfg->server_pidfile, fast);
-    json_t *o = call(fd, fast ? "{\"cmd\":\"stop\",\"fast\":true}\n" : "{\"cmd\":\"stop\"}\n");
-    if (number(o, "killed") > 0)
-        fprintf(stderr, "ragd: stopped; workers that had to be killed: %lld\n", number(o, "killed"));
+    json_t *o = ctl_call(fd, json_pack("{s:s,s:b}", "cmd", "stop", "fast", fast), 0);
+    close(fd);
+    if (ctl_number(o, "killed") > 0)
+        fprintf(stderr, "ragd: stopped; workers that had to be killed: %lld\n", ctl_number(o, "killed"));
     json_decref(o); /* no answer but the end of the connection: it is gone all the same */
     return 0;
 }

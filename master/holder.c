@@ -9,13 +9,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TCP_LISTENING = 0x0a, INODES_MAX = 8 };
+enum { TCP_LISTENING = 0x0a, UNIX_LISTENING = 0x10000, INODES_MAX = 8 };
 
 struct inodes {
     unsigned long v[INODES_MAX];
     int n;
 };
 
+/* The kernel names those that listen first. What comes behind them, up to a hundred thousand connections of a busy server,
+ * takes it seconds, and is not read. */
 static void scan_tcp(const char *file, int port, struct inodes *in)
 {
     char line[512];
@@ -26,11 +28,24 @@ static void scan_tcp(const char *file, int port, struct inodes *in)
         unsigned local_port, state;
         unsigned long inode;
         if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u %*d %lu", &local_port, &state,
-                   &inode) == 3 &&
-            state == TCP_LISTENING && (int)local_port == port && inode)
+                   &inode) != 3)
+            continue; /* the heading */
+        if (state != TCP_LISTENING)
+            break;
+        if ((int)local_port == port && inode)
             in->v[in->n++] = inode;
     }
     fclose(f);
+}
+
+/* Sockets of ragd are bound as PATH.PID and renamed; the kernel goes on showing the first name. */
+static bool is_path(const char *bound, const char *path)
+{
+    size_t n = strlen(path);
+    if (strncmp(bound, path, n) != 0)
+        return false;
+    return !bound[n] ||
+           (bound[n] == '.' && bound[n + 1] && strspn(bound + n + 1, "0123456789") == strlen(bound + n + 1));
 }
 
 static void scan_unix(const char *path, struct inodes *in)
@@ -41,14 +56,18 @@ static void scan_unix(const char *path, struct inodes *in)
         return;
     while (in->n < INODES_MAX && fgets(line, sizeof line, f)) {
         unsigned long inode;
+        unsigned flags;
         int at = 0;
         line[strcspn(line, "\n")] = 0;
-        if (sscanf(line, "%*x: %*x %*x %*x %*x %*x %lu %n", &inode, &at) == 1 && at && strcmp(line + at, path) == 0)
+        /* What was accepted from it bears its path, too. */
+        if (sscanf(line, "%*x: %*x %*x %x %*x %*x %lu %n", &flags, &inode, &at) == 2 && at && flags & UNIX_LISTENING &&
+            is_path(line + at, path))
             in->v[in->n++] = inode;
     }
     fclose(f);
 }
 
+/* 1, 0, or -1: it cannot be looked at. */
 static int holds(const char *pid, const struct inodes *in)
 {
     char path[300], target[64];
@@ -56,7 +75,7 @@ static int holds(const char *pid, const struct inodes *in)
     snprintf(path, sizeof path, "/proc/%s/fd", pid);
     DIR *d = opendir(path);
     if (!d)
-        return 0;
+        return -1;
     for (struct dirent *ent; !found && (ent = readdir(d));) {
         unsigned long inode;
         ssize_t n = readlinkat(dirfd(d), ent->d_name, target, sizeof target - 1);
@@ -100,7 +119,7 @@ static pid_t search(const struct inodes *in, char *who, size_t cap)
         return 0;
     for (struct dirent *ent; (ent = readdir(d));) {
         pid_t pid = (pid_t)atoi(ent->d_name);
-        if (pid > 0 && (!best || pid < best) && holds(ent->d_name, in))
+        if (pid > 0 && (!best || pid < best) && holds(ent->d_name, in) > 0)
             best = pid;
     }
     closedir(d);
@@ -109,12 +128,18 @@ static pid_t search(const struct inodes *in, char *who, size_t cap)
     return best;
 }
 
-pid_t holder_of_port(int family, int port, char *who, size_t cap)
+static struct inodes port_inodes(int family, int port)
 {
     struct inodes in = {.n = 0};
     scan_tcp("/proc/net/tcp6", port, &in); /* a dual-stack socket blocks the IPv4 address, too */
     if (family == AF_INET)
         scan_tcp("/proc/net/tcp", port, &in);
+    return in;
+}
+
+pid_t holder_of_port(int family, int port, char *who, size_t cap)
+{
+    struct inodes in = port_inodes(family, port);
     return search(&in, who, cap);
 }
 
@@ -123,4 +148,24 @@ pid_t holder_of_unix(const char *path, char *who, size_t cap)
     struct inodes in = {.n = 0};
     scan_unix(path, &in);
     return search(&in, who, cap);
+}
+
+static bool has(pid_t pid, const struct inodes *in)
+{
+    char name[24];
+    snprintf(name, sizeof name, "%d", (int)pid);
+    return holds(name, in) != 0;
+}
+
+bool holder_has_port(pid_t pid, int family, int port)
+{
+    struct inodes in = port_inodes(family, port);
+    return has(pid, &in);
+}
+
+bool holder_has_unix(pid_t pid, const char *path)
+{
+    struct inodes in = {.n = 0};
+    scan_unix(path, &in);
+    return has(pid, &in);
 }

@@ -1,10 +1,11 @@
 /* The command line. The only file that sees both sides: it hands the worker to the master, and runs the commands that
  * work on data. */
 #include "common/log.h"
+#include "common/title.h"
 #include "config/config.h"
 #include "master/child.h"
 #include "master/ctl.h"
-#include "master/listen.h"
+#include "master/check.h"
 #include "master/master.h"
 #include "version.h"
 #include "worker/cli/cli.h"
@@ -32,33 +33,27 @@ struct command {
 static int run_serve(struct line *line);
 static int run_check(struct line *line);
 static int run_dump(struct line *line);
-static int run_status(struct line *line);
-static int run_reload(struct line *line);
-static int run_stop(struct line *line);
 static int run_version(struct line *line);
 static int run_help(struct line *line);
 
 static const struct command commands[] = {
     {"serve", "[--role http|ingest|all]", "Run the server in the foreground",
      "  --role ROLE   all (default), http: no ingest workers, ingest: nothing but them\n"
-     "Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, TTIN and TTOU add and remove a worker.\n"
+     "Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, USR1 opens\n"
+     "the logs anew, USR2 upgrades the binary, TTIN and TTOU add and remove a worker.\n"
      "Exit codes: 0 stopped as asked, 1 internal, 3 no worker could boot, 5 cannot bind, 6 already running,\n"
      "78 bad configuration.\n",
      run_serve},
-    {"check", "", "Validate the configuration and exit: 0 good, 78 bad", "", run_check},
+    {"check", "", "Validate the configuration, and try what a start would do",
+     "Tries the addresses, looks up the user, and looks at the database's URL, the log, the hooks and the limits,\n"
+     "without leaving anything behind. Addresses that the running server holds are free.\n"
+     "Exit codes: 0 good, 78 bad configuration, 5 an address cannot be bound; one line for each problem.\n",
+     run_check},
     {"dump", "[--json | --example | --reference]", "Print the configuration in effect, secrets redacted",
      "  --json        as JSON\n"
      "  --example     an annotated file with all keys at their defaults\n"
      "  --reference   a table of all keys, as Markdown\n",
      run_dump},
-    {"status", "[--json]", "Show what the running server does",
-     "  --json        as JSON\nAsks the master through server.control. Exit code 1: no server answers.\n", run_status},
-    {"reload", "", "Read the configuration again and exchange the workers; waits for the outcome",
-     "Exit code 1: the reload failed, and the server goes on as before.\n", run_reload},
-    {"stop", "[--fast]", "Stop the running server; waits for its end",
-     "  --fast        do not wait for requests in flight\n"
-     "Finds the server through server.control or server.pidfile.\n",
-     run_stop},
     {"version", "[--json]", "Print the version", "  --json        as JSON\n", run_version},
     {"help", "", "Print this list", "", run_help},
 };
@@ -79,11 +74,16 @@ static int dispatch(struct line *line);
 int main(int argc, char **argv)
 {
     struct line line = {.args = {.http = true, .ingest = true}};
+    argv = title_init(argc, argv);
+    if (argc == 3 && strcmp(argv[1], "cage-broker") == 0) /* by itself, with nothing in hand */
+        return cli_cage_broker(argv[2]);
     child_main = worker_main;
+    scoreboard_routes = worker_routes();
     line.set = calloc((size_t)argc + 1, sizeof *line.set);
     line.rest = calloc((size_t)argc + 1, sizeof *line.rest);
     if (!line.set || !line.rest)
         abort();
+    line.args.argv = argv;
     line.args.config.environ = environ;
     line.args.config.dotenv = access(".env", R_OK) == 0 ? ".env" : NULL;
     int code = parse(&line, argc, argv);
@@ -148,24 +148,25 @@ static int parse(struct line *line, int argc, char **argv)
 
 /* -- finding the command */
 
+static void nearer(const char *name, const char *candidate, const char **best, int *best_distance)
+{
+    int d = str_distance(name, candidate);
+    if (d < *best_distance) {
+        *best = candidate;
+        *best_distance = d;
+    }
+}
+
 static const char *nearest(const char *name)
 {
     const char *best = NULL;
     int best_distance = 3;
-    for (int i = 0; i < COMMANDS; i++) {
-        int d = str_distance(name, commands[i].name);
-        if (d < best_distance) {
-            best = commands[i].name;
-            best_distance = d;
-        }
-    }
-    for (const struct cli_command *c = cli_commands; c->name; c++) {
-        int d = str_distance(name, c->name);
-        if (d < best_distance) {
-            best = c->name;
-            best_distance = d;
-        }
-    }
+    for (int i = 0; i < COMMANDS; i++)
+        nearer(name, commands[i].name, &best, &best_distance);
+    for (const struct ctl_command *c = ctl_commands; c->name; c++)
+        nearer(name, c->name, &best, &best_distance);
+    for (const struct cli_command *c = cli_commands; c->name; c++)
+        nearer(name, c->name, &best, &best_distance);
     return best;
 }
 
@@ -202,6 +203,22 @@ static int run_cli(const struct cli_command *c, struct line *line)
     return code;
 }
 
+/* A running server is also found, and told what to do, while its configuration file is broken. */
+static int run_ctl(const struct ctl_command *c, struct line *line)
+{
+    struct config *cfg;
+    struct err e = {.code = ERR_NONE};
+    if (line->help) {
+        print_usage(c->name, c->args, c->summary, c->help);
+        return 0;
+    }
+    if (config_load_partly(&line->args.config, &cfg, &e) != 0)
+        fprintf(stderr, "ragd: warning: %s; looking for the server with the settings that can be read\n", e.msg);
+    int code = c->run(line->n_rest, line->rest, cfg);
+    config_free(cfg);
+    return code;
+}
+
 /* --serve, --check and so on: the habit of programs that have one command each. */
 static const char *without_dashes(const char *name)
 {
@@ -225,6 +242,9 @@ static int dispatch(struct line *line)
         print_usage(c->name, c->args, c->summary, c->help);
         return 0;
     }
+    for (const struct ctl_command *c = ctl_commands; c->name; c++)
+        if (strcmp(name, c->name) == 0)
+            return run_ctl(c, line);
     for (const struct cli_command *c = cli_commands; c->name; c++)
         if (strcmp(name, c->name) == 0)
             return run_cli(c, line);
@@ -297,23 +317,32 @@ static int run_serve(struct line *line)
     return master_run(&line->args);
 }
 
+static void tell(const char *problem)
+{
+    fprintf(stderr, "ragd: %s\n", problem);
+}
+
 static int run_check(struct line *line)
 {
     struct config *cfg;
     struct err e = {.code = ERR_NONE};
     struct buf b = {0};
+    char sha256[CONFIG_SHA256_LEN + 1];
     if (one_switch(line, NULL) < 0)
         return EXIT_USAGE;
     int code = load(line, &cfg);
     if (code != 0)
         return code;
-    if (listen_check(cfg, &e) != 0) {
-        fprintf(stderr, "ragd: %s\n", e.msg);
+    code = check_start(cfg, tell);
+    if (cli_check(cfg, &e) != 0) {
+        tell(e.msg);
         code = EXIT_CONFIG;
-    } else {
-        config_warnings(cfg, &b);
+    }
+    if (code == 0) {
+        check_warnings(cfg, &b);
         fprintf(stderr, STR_FMT, STR_ARG(buf_view(&b)));
-        printf("the configuration is good\n");
+        config_sha256(cfg, sha256);
+        printf("the configuration is good\nsha256 %s\n", sha256);
     }
     buf_fini(&b);
     config_free(cfg);
@@ -349,41 +378,6 @@ static int run_dump(struct line *line)
     return 0;
 }
 
-static int run_status(struct line *line)
-{
-    struct config *cfg;
-    int json = one_switch(line, "--json");
-    int code = json < 0 ? EXIT_USAGE : load(line, &cfg);
-    if (code != 0)
-        return code;
-    code = ctl_status(cfg, json);
-    config_free(cfg);
-    return code;
-}
-
-static int run_reload(struct line *line)
-{
-    struct config *cfg;
-    int code = one_switch(line, NULL) < 0 ? EXIT_USAGE : load(line, &cfg);
-    if (code != 0)
-        return code;
-    code = ctl_reload(cfg);
-    config_free(cfg);
-    return code;
-}
-
-static int run_stop(struct line *line)
-{
-    struct config *cfg;
-    int fast = one_switch(line, "--fast");
-    int code = fast < 0 ? EXIT_USAGE : load(line, &cfg);
-    if (code != 0)
-        return code;
-    code = ctl_stop(cfg, fast);
-    config_free(cfg);
-    return code;
-}
-
 static int run_version(struct line *line)
 {
     int json = one_switch(line, "--json");
@@ -400,6 +394,8 @@ static int run_help(struct line *line)
            RAGD_VERSION);
     for (int i = 0; i < COMMANDS; i++)
         printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    for (const struct ctl_command *c = ctl_commands; c->name; c++)
+        printf("  %-10s %s\n", c->name, c->summary);
     for (const struct cli_command *c = cli_commands; c->name; c++)
         printf("  %-10s %s\n", c->name, c->summary);
     printf("\n%s\n`ragd COMMAND --help` says more.\n", common_help);

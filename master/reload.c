@@ -2,18 +2,23 @@
  * of the old generation is touched before the canary is READY and its config and sockets live until the end. */
 #include "common/clock.h"
 #include "common/log.h"
+#include "master/activate.h"
+#include "master/control.h"
 #include "master/master.h"
 #include "master/notify.h"
+#include "master/orders.h"
 #include <stdio.h>
 #include <sys/wait.h>
 
-#define EACH_WORKER(w, m) (struct worker *w = (m)->crew.v; w < (m)->crew.v + (m)->crew.n; w++)
+enum { OLD_MAX = 2 }; /* generations that may drain at the same time */
 
 static int prepare(struct master *m, struct generation **out, struct err *e, const char **stage);
 static void fail(struct master *m, const char *stage, const char *reason);
 static void give_up(struct master *m);
 static void roll(struct master *m, int64_t now);
 static void commit(struct master *m, int64_t now);
+static bool only_pushed(const struct config *old, const struct config *new);
+static void push(struct master *m);
 
 void reload_start(struct master *m)
 {
@@ -27,12 +32,22 @@ void reload_start(struct master *m)
         log_info("a reload is under way: another one follows it");
         return;
     }
-    r->again = false;
+    if (m->phase == MASTER_UPGRADING) {
+        r->again = true;
+        upgrade_hup(m);
+        return;
+    }
+    master_unpark(m); /* with the configuration they had; should the new one be bad, they serve all the same */
+    r->again = r->paused = false;
     r->start_ns = clock_ns();
     log_info("reloading the configuration");
-    notify_send("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(r->start_ns / 1000));
+    notify_reloading(m);
     if (prepare(m, &r->next, &e, &stage) != 0) {
         fail(m, stage, e.msg);
+        return;
+    }
+    if (only_pushed(m->gen->cfg, r->next->cfg)) {
+        push(m);
         return;
     }
     m->phase = MASTER_RELOADING;
@@ -55,9 +70,43 @@ static int refuse(const struct config *old, const struct config *new, struct err
 {
     for (int key = 0; key < KEY_COUNT; key++)
         if (config_key_apply((enum config_key)key) == CONFIG_REFUSE && !config_same(old, new, (enum config_key)key))
-            return err_set(e, ERR_VALIDATION, "%s cannot be changed by a reload: restart the server",
+            return err_set(e, ERR_VALIDATION, "%s cannot be changed by a reload: it needs `ragd upgrade` or a restart",
                            config_key_name((enum config_key)key));
     return 0;
+}
+
+/* True when something has changed, and nothing that running workers could not be told. A HUP without any change exchanges
+ * the workers: whoever sends it wants fresh ones. */
+static bool only_pushed(const struct config *old, const struct config *new)
+{
+    int changed = 0;
+    for (int key = 0; key < KEY_COUNT; key++) {
+        if (config_same(old, new, (enum config_key)key))
+            continue;
+        if (config_key_apply((enum config_key)key) != CONFIG_HOT)
+            return false;
+        changed++;
+    }
+    return changed > 0;
+}
+
+/* The workers stay as they are and are told what is new. */
+static void push(struct master *m)
+{
+    crew_adopt(m, m->gen, m->reload.next);
+    commit(m, clock_ns());
+    orders_config(m);
+}
+
+static bool moves_pidfile(const struct master *m, const struct config *next)
+{
+    return strcmp(m->gen->cfg->server_pidfile, next->server_pidfile) != 0;
+}
+
+/* Until the commit there are both. */
+static int open_pidfile(struct master *m, const struct config *next, struct err *e)
+{
+    return moves_pidfile(m, next) ? pidfile_open(&m->reload.pidfile, next->server_pidfile, e) : 0;
 }
 
 static int prepare(struct master *m, struct generation **out, struct err *e, const char **stage)
@@ -66,28 +115,31 @@ static int prepare(struct master *m, struct generation **out, struct err *e, con
     *stage = "configuration";
     if (config_load(&m->args.config, &cfg, e) != 0)
         return -1;
-    if (refuse(m->gen->cfg, cfg, e) != 0) {
+    if (refuse(m->gen->cfg, cfg, e) != 0 || privileges_check(&m->privileges, cfg, e) != 0 || hooks_check(cfg, e) != 0) {
         config_free(cfg);
         return -1;
     }
-    *stage = "listen";
     struct generation *g = generation_new(m, m->gen->number + 1, cfg);
-    if (generation_open(g, m->gen, e) != 0) {
-        generation_free(g, m->gen);
-        return -1;
+    if (logfiles_open(&g->logs, cfg, g->privileges, e) == 0 && open_pidfile(m, cfg, e) == 0) {
+        *stage = "listen";
+        if (generation_open(g, &m->gen->listen, e) == 0) {
+            *out = g;
+            return 0;
+        }
     }
-    *out = g;
-    return 0;
+    pidfile_close(&m->reload.pidfile);
+    generation_free(g, m->gen);
+    return -1;
 }
 
 /* Leaves the new generation: its workers go, its sockets close. The old one was never told about it. */
 static void give_up(struct master *m)
 {
     struct reload *r = &m->reload;
-    for
-        EACH_WORKER(w, m)
-    if (w->gen == r->next)
-        crew_drain(m, w);
+    crew_for_each (w, &m->crew)
+        if (w->gen == r->next)
+            crew_drain(m, w);
+    pidfile_close(&r->pidfile);
     generation_free(r->next, m->gen);
     r->next = NULL;
     r->canary = NULL;
@@ -98,9 +150,12 @@ static void fail(struct master *m, const char *stage, const char *reason)
 {
     struct reload *r = &m->reload;
     snprintf(r->failed, sizeof r->failed, "%s: %s", stage, reason);
+    str_utf8_fix(r->failed); /* it may quote what somebody wrote, and be cut within a character */
+    verdict_set(&r->last, r->start_ns, stage, reason);
     atomic_fetch_add(&m->sb->reloads_failed, 1);
     log_error("reload failed, everything stays as it was: %s", r->failed);
-    notify_send("READY=1\nSTATUS=reload failed: %s", r->failed);
+    hooks_fire(m, HOOK_reload_failed, NULL, r->failed);
+    notify_ready(m);
     if (r->again)
         reload_start(m);
 }
@@ -110,16 +165,20 @@ void reload_abandon(struct master *m)
     m->reload.again = false;
     give_up(m);
     snprintf(m->reload.failed, sizeof m->reload.failed, "stopped: the server was stopped meanwhile");
+    verdict_set(&m->reload.last, m->reload.start_ns, "stopped", "the server was stopped meanwhile");
     log_warn("the reload is abandoned");
 }
 
+/* It has died, or there never was a process: to try again until it can be forked might take for ever. */
 static void canary_died(struct master *m)
 {
-    char how[64], reason[160];
+    char how[360], reason[480];
     struct worker *w = m->reload.canary;
-    crew_describe(w->status, how, sizeof how);
+    crew_describe_death(m, w, how, sizeof how);
     snprintf(reason, sizeof reason, "the first worker with the new configuration did not become ready: %s",
-             w->cause == DEATH_boot_timeout ? "boot timeout" : how);
+             !w->fork_ns                      ? "it cannot be forked, the log says why"
+             : w->cause == DEATH_boot_timeout ? "boot timeout"
+                                              : how);
     give_up(m);
     fail(m, "canary", reason);
 }
@@ -128,7 +187,7 @@ void reload_tick(struct master *m, int64_t now)
 {
     struct reload *r = &m->reload;
     if (r->step == RELOAD_CANARY) {
-        if (r->canary->gen != r->next)
+        if (r->canary->gen != r->next || r->canary->failures)
             canary_died(m);
         if (m->phase != MASTER_RELOADING || !r->next || !crew_ready(m, r->canary))
             return;
@@ -150,25 +209,54 @@ static int grow(struct master *m, int booting, int surge)
     return booting;
 }
 
-/* Drains old workers down to `keep`, those first that have not even a process. */
+/* Who leaves before whom: what has no process, what does not serve, what has asked to be replaced, anybody. */
+static int rank_to_leave(const struct master *m, const struct worker *w)
+{
+    return !w->pid ? 4 : !crew_ready(m, w) ? 3 : w->recycle != RECYCLE_none ? 2 : 1;
+}
+
+/* Drains old workers down to `keep`. */
 static void shrink(struct master *m, enum role role, int keep)
 {
-    int n = crew_count(m, m->gen, role, false);
-    for
-        EACH_WORKER(w, m)
-    if (n > keep && w->gen == m->gen && w->role == role && !w->pid) {
-        crew_drain(m, w);
-        n--;
-    }
-    for
-        EACH_WORKER(w, m)
-    if (n > keep && w->gen == m->gen && w->role == role) {
-        crew_drain(m, w);
-        n--;
+    for (int n = crew_count(m, m->gen, role, false); n > keep; n--) {
+        struct worker *first = NULL;
+        crew_for_each (w, &m->crew)
+            if (w->gen == m->gen && w->role == role && (!first || rank_to_leave(m, w) > rank_to_leave(m, first)))
+                first = w;
+        crew_drain(m, first);
     }
 }
 
-/* One old worker leaves for each new one that is READY. */
+/* How often new workers have died or could not be forked; *last is one that has died, or NULL. */
+static unsigned new_deaths(const struct master *m, const struct worker **last)
+{
+    unsigned n = 0;
+    *last = NULL;
+    crew_for_each (w, &m->crew)
+        if (w->gen == m->reload.next && w->failures) {
+            n += w->failures;
+            if (w->fork_ns)
+                *last = w;
+        }
+    return n;
+}
+
+static void roll_failed(struct master *m)
+{
+    char how[360] = "fork failed, see the log", reason[480];
+    const struct worker *last;
+    unsigned n = new_deaths(m, &last);
+    if (last)
+        crew_describe_death(m, last, how, sizeof how);
+    snprintf(reason, sizeof reason,
+             "no further worker has become ready within server.boot_timeout; %u attempts failed%s%s", n,
+             n ? ", the last known: " : "", n ? how : "");
+    give_up(m); /* the old workers that have left come back: crew_level() */
+    fail(m, "exchange", reason);
+}
+
+/* One old worker leaves for each new one that is READY; the last of each role stays until all are: it still accepts
+ * from the sockets that the new configuration does not have. */
 static void roll(struct master *m, int64_t now)
 {
     struct reload *r = &m->reload;
@@ -177,7 +265,7 @@ static void roll(struct master *m, int64_t now)
     for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++) {
         int have = crew_count(m, r->next, role, true), target = r->next->target[role];
         int keep = have >= target ? 0 : r->before[role] - have;
-        shrink(m, role, keep > 0 ? keep : 0);
+        shrink(m, role, keep > 1 ? keep : 1);
         ready += have;
         planned += crew_count(m, r->next, role, false);
         total += target;
@@ -187,35 +275,79 @@ static void roll(struct master *m, int64_t now)
         r->ready = ready;
         r->progress_ns = now;
     }
+    int surge = r->next->cfg->server_surge ? (int)r->next->cfg->server_surge : total < 8 ? 1 : total / 4;
+    const struct worker *last;
     if (complete) {
         commit(m, now);
     } else if (now - r->progress_ns > r->next->cfg->server_boot_timeout * MS) {
-        give_up(m);
-        fail(m, "exchange", "no new worker has become ready within server.boot_timeout");
+        roll_failed(m);
     } else {
-        grow(m, planned - ready, total < 8 ? 1 : total / 4);
+        /* One that dies keeps its place among those that boot, and is forked again after its delay. So when more than
+         * `surge` die, nothing else is begun, and no old worker leaves, until they live or the time is up. */
+        grow(m, planned - ready, surge);
+        if (!r->paused && new_deaths(m, &last) > (unsigned)surge) {
+            r->paused = true;
+            log_warn("the exchange of workers pauses: new ones die");
+        }
     }
+}
+
+/* Long requests must not pile up generations: the oldest of those that drain end now. */
+static void cap_old(struct master *m)
+{
+    uint32_t kept = m->gen->number;
+    for (int i = 0; i < OLD_MAX && kept; i++) {
+        uint32_t next = 0;
+        crew_for_each (w, &m->crew) {
+            uint32_t number = m->sb->slot[w->slot].generation;
+            if (w->pid && !w->gen && number < kept && number > next)
+                next = number;
+        }
+        kept = next;
+    }
+    crew_for_each (w, &m->crew)
+        if (w->pid && !w->gen && m->sb->slot[w->slot].generation < kept && w->asked < ASK_QUIT) {
+            log_warn("worker %u (%s, pid %d) still drains, but two younger generations do so, too: ending it", w->slot,
+                     role_name(w->role), (int)w->pid);
+            crew_quit(m, w);
+        }
 }
 
 static void commit(struct master *m, int64_t now)
 {
     struct reload *r = &m->reload;
     struct generation *old = m->gen;
+    /* First the master's own copies of the sockets that go: the workers empty the queues and close theirs. After them
+     * there must be no socket left to which a client could connect and then wait for nobody. */
+    activate_store(&r->next->listen, &old->listen);
+    listen_close(&old->listen, &r->next->listen);
+    for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++)
+        shrink(m, role, 0);
+    if (moves_pidfile(m, r->next->cfg)) {
+        pidfile_close(&m->pidfile);
+        m->pidfile = r->pidfile;
+        r->pidfile = (struct pidfile){.fd = -1};
+    }
     m->gen = r->next;
     r->next = NULL;
     r->canary = NULL;
     r->failed[0] = 0;
+    verdict_set(&r->last, r->start_ns, NULL, NULL);
     m->phase = MASTER_IDLE;
     atomic_store(&m->sb->generation, m->gen->number);
     atomic_fetch_add(&m->sb->reloads_ok, 1);
+    master_log_to(m, m->gen);
     log_init((enum log_level)m->gen->cfg->log_level, m->gen->cfg->log_format == 1, "master");
     log_info("reloaded in %lld ms: generation %u, %d http and %d ingest workers", (long long)((now - r->start_ns) / MS),
              m->gen->number, m->gen->target[ROLE_HTTP], m->gen->target[ROLE_INGEST]);
+    if (old->scaled)
+        log_info("the numbers of workers are those of the configuration again, not those that were asked for since");
+    cap_old(m);
     for (int i = 0; i < m->gen->listen.n; i++)
         log_debug("listening on %s", m->gen->listen.v[i].l.name);
     generation_free(old, m->gen);
-    notify_send("READY=1\nSTATUS=%d http and %d ingest workers", m->gen->target[ROLE_HTTP],
-                m->gen->target[ROLE_INGEST]);
+    control_restore(m);
+    notify_ready(m);
     if (r->again)
         reload_start(m);
 }

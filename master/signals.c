@@ -61,3 +61,18 @@ void signals_child(void)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
+
+void signals_default_blocked(void)
+{
+    for (size_t i = 0; i < TABLE; i++)
+        signal(table[i].number, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);
+}
+
+void signals_default(void)
+{
+    sigset_t none;
+    signals_default_blocked();
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}

@@ -1,9 +1,11 @@
 #include "master/spawn.h"
+#include "common/channel.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "master/child.h"
 #include "master/master.h"
 #include "master/oom.h"
+#include "master/spawn_impl.h"
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
@@ -13,12 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FLIGHTS_LOGGED = 8, HOPELESS = 3, DELAY_FIRST_MS = 100, DELAY_MAX_MS = 30000 };
-
-#define EACH(w, c) (struct worker *w = (c)->v; w < (c)->v + (c)->n; w++)
+enum { HOPELESS = 3, DELAY_FIRST_MS = 100, DELAY_MAX_MS = 30000 };
 
 static void fork_worker(struct master *m, struct worker *w, int64_t now);
-static void watch(struct master *m, struct worker *w, int64_t now);
+static void tune(struct worker *w);
 static void bury(struct master *m, struct worker *w, int status);
 
 int crew_init(struct crew *c, unsigned slots, struct err *e)
@@ -28,18 +28,21 @@ int crew_init(struct crew *c, unsigned slots, struct err *e)
         return err_errno(e, "no memory for %u workers", slots);
     c->n = slots;
     for (unsigned i = 0; i < slots; i++)
-        c->v[i].slot = i;
+        c->v[i] = (struct worker){.slot = i, .channel = -1};
     return 0;
 }
 
 void crew_fini(struct crew *c)
 {
+    for (unsigned i = 0; i < c->n; i++)
+        if (c->v[i].channel >= 0)
+            close(c->v[i].channel);
     free(c->v);
     c->v = NULL;
     c->n = 0;
 }
 
-static struct slot *slot_of(const struct master *m, const struct worker *w)
+struct slot *crew_slot(const struct master *m, const struct worker *w)
 {
     return &m->sb->slot[w->slot];
 }
@@ -49,32 +52,30 @@ struct worker *crew_add(struct master *m, const struct generation *g, enum role 
 {
     struct worker *best = NULL;
     int best_rank = 0;
-    for
-        EACH(w, &m->crew)
-        {
-            if (w->pid || w->gen)
-                continue;
-            int rank = w->role == role ? 3 : w->role == ROLE_MASTER ? 2 : 1;
-            if (rank > best_rank) {
-                best = w;
-                best_rank = rank;
-            }
+    crew_for_each (w, &m->crew) {
+        if (w->pid || w->gen)
+            continue;
+        int rank = w->role == role ? 3 : w->role == ROLE_MASTER ? 2 : 1;
+        if (rank > best_rank) {
+            best = w;
+            best_rank = rank;
         }
+    }
     if (!best)
         return NULL;
-    *best = (struct worker){.slot = best->slot, .role = role, .gen = g, .cause = DEATH_COUNT};
+    *best = (struct worker){.slot = best->slot, .role = role, .gen = g, .channel = -1, .cause = DEATH_COUNT};
     return best;
 }
 
-static void release(struct master *m, struct worker *w)
+void crew_release(struct master *m, struct worker *w)
 {
     w->gen = NULL;
     w->failures = 0;
     if (!w->pid)
-        atomic_store(&slot_of(m, w)->state, WORKER_FREE);
+        atomic_store(&crew_slot(m, w)->state, WORKER_FREE);
 }
 
-static void ask(struct worker *w, enum ask what, int64_t within_ms)
+void crew_ask(struct worker *w, enum ask what, int64_t within_ms)
 {
     static const int number[] = {0, SIGTERM, SIGABRT, SIGQUIT, SIGKILL};
     w->asked = what;
@@ -86,20 +87,20 @@ static void ask(struct worker *w, enum ask what, int64_t within_ms)
 void crew_drain(struct master *m, struct worker *w)
 {
     int64_t graceful = w->gen ? w->gen->cfg->server_graceful_timeout : 0;
-    release(m, w);
+    crew_release(m, w);
     if (!w->pid || w->asked >= ASK_TERM)
         return;
-    if (atomic_load(&slot_of(m, w)->ready_ns))
-        ask(w, ASK_TERM, graceful);
+    if (atomic_load(&crew_slot(m, w)->ready_ns))
+        crew_ask(w, ASK_TERM, graceful);
     else /* still booting, and perhaps stuck in it: it has no request to finish */
-        ask(w, ASK_KILL, -1);
+        crew_ask(w, ASK_KILL, -1);
 }
 
 void crew_quit(struct master *m, struct worker *w)
 {
-    release(m, w);
+    crew_release(m, w);
     if (w->pid && w->asked < ASK_QUIT)
-        ask(w, ASK_QUIT, w->fast_ms);
+        crew_ask(w, ASK_QUIT, w->fast_ms);
 }
 
 void crew_reap(struct master *m)
@@ -107,119 +108,154 @@ void crew_reap(struct master *m)
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         struct worker *found = NULL;
-        for
-            EACH(w, &m->crew)
-        if (w->pid == pid)
-            found = w;
+        crew_for_each (w, &m->crew)
+            if (w->pid == pid)
+                found = w;
         if (found)
             bury(m, found, status);
-        else
+        else if (!hooks_reap(&m->hooks, pid, status) && !candidate_reaped(&m->upgrade.child, pid, status))
             log_debug("collected process %d, which is none of ours", (int)pid); /* as PID 1: anybody's orphan */
     }
 }
 
 void crew_tick(struct master *m, int64_t now)
 {
-    for
-        EACH(w, &m->crew)
-        {
-            if (w->pid)
-                watch(m, w, now);
-            else if (w->gen && w->respawn_at <= now)
-                fork_worker(m, w, now);
-        }
+    crew_for_each (w, &m->crew) {
+        if (w->pid)
+            watch_worker(m, w, now);
+        else if (w->gen && w->respawn_at <= now)
+            fork_worker(m, w, now);
+    }
 }
 
+/* Workers of the current generation that nobody is about to replace. */
+static bool stays(const struct master *m, const struct worker *w, enum role role)
+{
+    return w->gen == m->gen && w->role == role && w->recycle == RECYCLE_none;
+}
+
+static int staying(const struct master *m, enum role role)
+{
+    int n = 0;
+    crew_for_each (w, &m->crew)
+        n += stays(m, w, role);
+    return n;
+}
+
+/* The first to leave: one without a process, else the youngest. */
 static struct worker *youngest(struct master *m, enum role role)
 {
     struct worker *best = NULL;
-    for
-        EACH(w, &m->crew)
-    if (w->gen == m->gen && w->role == role && (!best || w->fork_ns > best->fork_ns || (best->pid && !w->pid)))
-        best = w;
+    crew_for_each (w, &m->crew) {
+        if (!stays(m, w, role))
+            continue;
+        if (!w->pid)
+            return w;
+        if (!best || w->fork_ns > best->fork_ns)
+            best = w;
+    }
     return best;
 }
 
 void crew_level(struct master *m)
 {
     for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++) {
-        int n = crew_count(m, m->gen, role, false);
-        for (; n < m->gen->target[role]; n++)
+        int n = staying(m, role), target = m->gen->target[role];
+        if (m->parked && role != ROLE_STATUS)
+            target = 0;
+        for (; n < target; n++)
             if (!crew_add(m, m->gen, role))
                 break; /* all slots hold processes that are leaving: one of them will end */
-        for (; n > m->gen->target[role]; n--)
+        for (; n > target; n--)
             crew_drain(m, youngest(m, role));
     }
 }
 
+void crew_adopt(struct master *m, const struct generation *from, const struct generation *to)
+{
+    crew_for_each (w, &m->crew)
+        if (w->gen == from) {
+            w->gen = to;
+            crew_slot(m, w)->generation = to->number;
+            tune(w);
+        }
+}
+
 void crew_shift(struct crew *c, int64_t gap, int64_t now)
 {
-    for
-        EACH(w, c)
-        {
-            if (w->deadline)
-                w->deadline += gap;
-            if (w->respawn_at)
-                w->respawn_at += gap;
-            w->beat_floor = now;
-        }
+    crew_for_each (w, c) {
+        if (w->deadline)
+            w->deadline += gap;
+        if (w->respawn_at)
+            w->respawn_at += gap;
+        w->beat_floor = now;
+    }
 }
 
 int64_t crew_next_due(const struct crew *c)
 {
     int64_t due = INT64_MAX;
-    for
-        EACH(w, c)
-        {
-            int64_t t = w->pid ? w->deadline : w->gen ? w->respawn_at : 0;
-            if (t && t < due)
-                due = t;
-        }
+    crew_for_each (w, c) {
+        int64_t t = w->pid ? w->deadline : w->gen ? w->respawn_at : 0;
+        if (t && t < due)
+            due = t;
+    }
     return due;
 }
 
 bool crew_ready(const struct master *m, const struct worker *w)
 {
-    return w->pid && w->asked == ASK_NOTHING && atomic_load(&slot_of(m, w)->state) == WORKER_READY;
+    return w->pid && w->asked == ASK_NOTHING && atomic_load(&crew_slot(m, w)->state) == WORKER_READY;
 }
 
 int crew_count(const struct master *m, const struct generation *g, enum role role, bool ready_only)
 {
     int n = 0;
-    for
-        EACH(w, &m->crew)
-    n += w->gen == g && w->role == role && (!ready_only || crew_ready(m, w));
+    crew_for_each (w, &m->crew)
+        n += w->gen == g && w->role == role && (!ready_only || crew_ready(m, w));
     return n;
+}
+
+bool crew_complete(const struct master *m, const struct generation *g)
+{
+    for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++)
+        if (crew_count(m, g, role, true) < g->target[role])
+            return false;
+    return true;
 }
 
 int crew_alive(const struct crew *c)
 {
     int n = 0;
-    for
-        EACH(w, c)
-    n += w->pid != 0;
+    crew_for_each (w, c)
+        n += w->pid != 0;
     return n;
+}
+
+void crew_was_ready(struct master *m, struct worker *w)
+{
+    w->was_ready = true;
+    m->was_ready |= w->role != ROLE_STATUS;
 }
 
 bool crew_booting(const struct crew *c)
 {
-    for
-        EACH(w, c)
-    if (w->pid && !w->was_ready)
-        return true;
+    crew_for_each (w, c)
+        if (w->pid && !w->was_ready)
+            return true;
     return false;
 }
 
 bool crew_hopeless(const struct crew *c)
 {
     int n = 0;
-    for
-        EACH(w, c)
-        {
-            if (w->gen && w->failures < HOPELESS)
-                return false;
-            n += w->gen != NULL;
-        }
+    crew_for_each (w, c) {
+        if (!w->gen || w->role == ROLE_STATUS)
+            continue;
+        if (w->failures < HOPELESS)
+            return false;
+        n++;
+    }
     return n > 0;
 }
 
@@ -230,24 +266,33 @@ int64_t crew_delay_ms(unsigned failures)
     return failures > 9 ? DELAY_MAX_MS : DELAY_FIRST_MS << (failures - 1);
 }
 
-void crew_describe(int status, char *out, size_t cap)
-{
-    if (WIFSIGNALED(status))
-        snprintf(out, cap, "signal %d (%s)%s", WTERMSIG(status), sigabbrev_np(WTERMSIG(status)),
-                 WCOREDUMP(status) ? ", core dumped" : "");
-    else
-        snprintf(out, cap, "exit %d", WEXITSTATUS(status));
-}
-
 /* ±20 %, so that workers which failed together do not come back together. */
 static int64_t jittered_ns(int64_t ms)
 {
     return ms * MS * (80 + random() % 41) / 100;
 }
 
+/* What holds for its process also when its generation is gone. */
+static void tune(struct worker *w)
+{
+    const struct config *cfg = w->gen->cfg;
+    w->watchdog_ms = cfg->server_watchdog_timeout;
+    w->fast_ms = cfg->server_fast_timeout;
+    w->abort_ms = cfg->server_abort_grace;
+    w->uptime_ms = cfg->server_min_uptime;
+}
+
+static void fork_failed(struct master *m, struct worker *w, int64_t now, const char *reason)
+{
+    w->failures++;
+    w->respawn_at = now + jittered_ns(crew_delay_ms(w->failures));
+    atomic_store(&crew_slot(m, w)->state, WORKER_EXITED);
+    log_error("cannot fork a worker: %s", reason);
+}
+
 static void fork_worker(struct master *m, struct worker *w, int64_t now)
 {
-    struct slot *s = slot_of(m, w);
+    struct slot *s = crew_slot(m, w);
     const struct config *cfg = w->gen->cfg;
     s->role = w->role;
     s->generation = w->gen->number;
@@ -256,187 +301,136 @@ static void fork_worker(struct master *m, struct worker *w, int64_t now)
     atomic_store(&s->fork_ns, now);
     atomic_store(&s->ready_ns, 0);
     atomic_store(&s->beat_ns, 0);
+    s->last_words[0] = 0;
+    atomic_store(&s->recycle, RECYCLE_none);
+    atomic_store(&s->order, m->order);
     atomic_store(&s->state, WORKER_FORKED);
     if (atomic_load(&m->sb->slots) <= w->slot)
         atomic_store(&m->sb->slots, w->slot + 1);
-    pid_t pid = fork();
-    if (pid == 0)
-        child_run(m, w); /* does not return */
-    if (pid < 0) {
-        w->failures++;
-        w->respawn_at = now + jittered_ns(crew_delay_ms(w->failures));
-        atomic_store(&s->state, WORKER_EXITED);
-        log_error("cannot fork a worker: %s", strerror(errno));
+    int channel[2];
+    struct err e = {.code = ERR_NONE};
+    if (channel_open(channel, &e) != 0) {
+        fork_failed(m, w, now, e.log);
         return;
     }
+    pid_t pid = fork();
+    if (pid == 0)
+        child_run(m, w, channel[1]); /* does not return */
+    int error = errno;
+    close(channel[1]);
+    if (pid < 0) {
+        close(channel[0]);
+        fork_failed(m, w, now, strerror(error));
+        return;
+    }
+    w->channel = channel[0];
     atomic_store(&s->pid, pid);
     w->pid = pid;
     w->fork_ns = w->beat_floor = now;
     w->was_ready = false;
+    w->slow_upto = 0;
+    w->blind = false;
     w->asked = ASK_NOTHING;
     w->deadline = now + cfg->server_boot_timeout * MS;
-    w->watchdog_ms = cfg->server_watchdog_timeout;
-    w->fast_ms = cfg->server_fast_timeout;
-    w->abort_ms = cfg->server_abort_grace;
-    w->uptime_ms = cfg->server_min_uptime;
+    tune(w);
     w->cause = DEATH_COUNT;
+    w->recycle = RECYCLE_none;
     log_debug("forked %s worker %u as pid %d, generation %u", role_name(w->role), w->slot, (int)pid, w->gen->number);
 }
 
-/* The requests a worker is busy with, from its flight records. Their owner may be writing: what is torn is only text. */
-static int log_flights(const struct slot *s, int64_t now, bool print)
-{
-    int n = 0;
-    for (int i = 0; i < SCORE_FLIGHTS; i++) {
-        struct flight f;
-        int64_t start = atomic_load(&s->flight[i].start_ns);
-        if (!start)
-            continue;
-        if (n++ >= FLIGHTS_LOGGED || !print)
-            continue;
-        memcpy(&f, &s->flight[i], sizeof f);
-        f.method[sizeof f.method - 1] = f.path[sizeof f.path - 1] = f.request_id[sizeof f.request_id - 1] = 0;
-        log_warn("  in flight for %.1f s: %s %s, request %s", (double)(now - start) / SEC, f.method, f.path,
-                 f.request_id);
-    }
-    if (print && n > FLIGHTS_LOGGED)
-        log_warn("  and %d more", n - FLIGHTS_LOGGED);
-    return n;
-}
-
 /* When the place of a process that ends now is filled again. A healthy life clears its record. */
-static void schedule(const struct master *m, struct worker *w, int64_t now)
+void crew_schedule(const struct master *m, struct worker *w, int64_t now)
 {
-    int64_t ready = atomic_load(&slot_of(m, w)->ready_ns);
+    int64_t ready = atomic_load(&crew_slot(m, w)->ready_ns);
     bool healthy = ready && now - ready >= w->uptime_ms * MS;
     w->failures = healthy ? 0 : w->failures + 1;
     w->respawn_at = now + jittered_ns(crew_delay_ms(w->failures));
 }
 
-/* The replacement does not wait for the end of the one that hangs. */
-static void abort_hung(struct master *m, struct worker *w, int64_t now, int64_t beat)
+void crew_describe_death(const struct master *m, const struct worker *w, char *out, size_t cap)
 {
-    const struct generation *g = w->once ? NULL : w->gen;
-    schedule(m, w, now);
-    unsigned failures = w->failures;
-    int64_t respawn_at = w->respawn_at;
-    atomic_store(&slot_of(m, w)->state, WORKER_HUNG);
-    log_error("worker %u (%s, pid %d) hangs: its loop has not turned for %.1f s; aborting it", w->slot,
-              role_name(w->role), (int)w->pid, (double)(now - beat) / SEC);
-    log_flights(slot_of(m, w), now, true);
-    w->cause = DEATH_hung;
-    release(m, w);
-    ask(w, ASK_ABRT, w->abort_ms);
-    atomic_store(&slot_of(m, w)->state, WORKER_ABORTING);
-    struct worker *heir = g ? crew_add(m, g, w->role) : NULL;
-    if (heir) {
-        heir->failures = failures;
-        heir->respawn_at = respawn_at;
-    }
-}
-
-static void overdue(struct master *m, struct worker *w, int64_t now)
-{
-    switch (w->asked) {
-    case ASK_NOTHING:
-        log_error("worker %u (%s, pid %d) is not ready after %.1f s: killing it", w->slot, role_name(w->role),
-                  (int)w->pid, (double)(now - w->fork_ns) / SEC);
-        w->cause = DEATH_boot_timeout;
-        ask(w, ASK_KILL, -1);
-        break;
-    case ASK_TERM:
-        log_warn("worker %u (%s, pid %d) has not drained in time: ending it", w->slot, role_name(w->role), (int)w->pid);
-        log_flights(slot_of(m, w), now, true);
-        ask(w, ASK_QUIT, w->fast_ms);
-        break;
-    case ASK_ABRT:
-    case ASK_QUIT:
-        log_warn("worker %u (%s, pid %d) does not end: killing it", w->slot, role_name(w->role), (int)w->pid);
-        atomic_store(&slot_of(m, w)->state, WORKER_KILLED);
-        ask(w, ASK_KILL, -1);
-        break;
-    case ASK_KILL: break;
-    }
-}
-
-static void watch(struct master *m, struct worker *w, int64_t now)
-{
-    struct slot *s = slot_of(m, w);
-    int state = atomic_load(&s->state);
-    if (!w->was_ready && (state == WORKER_READY || atomic_load(&s->ready_ns))) {
-        w->was_ready = m->was_ready = true;
-        if (w->asked == ASK_NOTHING)
-            w->deadline = 0;
-        log_debug("worker %u (%s, pid %d) is ready after %lld ms", w->slot, role_name(w->role), (int)w->pid,
-                  (long long)((now - w->fork_ns) / MS));
-    }
-    int64_t beat = atomic_load(&s->beat_ns);
-    if (beat < w->beat_floor)
-        beat = w->beat_floor;
-    if (w->deadline && now >= w->deadline)
-        overdue(m, w, now);
-    else if (w->was_ready && w->asked <= ASK_TERM && now - beat > w->watchdog_ms * MS)
-        abort_hung(m, w, now, beat);
+    const char *words = crew_slot(m, w)->last_words;
+    size_t n = strnlen(words, sizeof crew_slot(m, w)->last_words);
+    death_describe(w->status, out, cap);
+    size_t at = strlen(out);
+    if (n && at < cap)
+        snprintf(out + at, cap - at, ": %.*s", (int)n, words);
+    str_utf8_fix(out); /* they may be cut within a character */
 }
 
 /* The kernel does not say whom it killed for want of memory, only how many. */
-static bool out_of_memory(struct master *m, int status)
+static bool out_of_memory(struct master *m, const struct worker *w, int requests)
 {
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+    char what[128];
+    if (!WIFSIGNALED(w->status) || WTERMSIG(w->status) != SIGKILL)
         return false;
-    int64_t before = m->oom_kills;
-    m->oom_kills = oom_kills();
-    return m->oom_kills > before && before >= 0;
+    struct oom now = oom_read("");
+    bool more = now.kills > m->oom_kills && m->oom_kills >= 0;
+    m->oom_kills = now.kills;
+    if (!more)
+        return false;
+    oom_describe(&now, crew_slot(m, w)->rss_kb, requests, what, sizeof what);
+    log_error("worker %u (%s, pid %d) was %s", w->slot, role_name(w->role), (int)w->pid, what);
+    return true;
 }
 
 /* A death that nobody asked for: who it was, what it took with it, and when its place is filled again. */
 static void mourn(struct master *m, struct worker *w, int64_t now)
 {
-    struct slot *s = slot_of(m, w);
+    struct slot *s = crew_slot(m, w);
     char how[64], next[64] = "not replaced";
-    if (w->cause == DEATH_COUNT && out_of_memory(m, w->status)) {
+    int requests = watch_flights(s, now, false);
+    if (w->cause == DEATH_COUNT && out_of_memory(m, w, requests))
         w->cause = DEATH_oom;
-        log_error(
-            "the kernel killed worker %u for want of memory: it had %lld MB, and the limit of its cgroup is reached",
-            w->slot, (long long)s->rss_kb / 1024);
-    }
     if (w->cause == DEATH_COUNT)
         w->cause = WIFSIGNALED(w->status) ? DEATH_signal : w->was_ready ? DEATH_exit : DEATH_boot_failed;
     atomic_fetch_add(&m->sb->deaths[w->role][w->cause], 1);
-    if (w->cause == DEATH_hung) {
+    s->death = w->cause;
+    s->death_status = (uint32_t)w->status;
+    s->death_us = clock_wall_us();
+    if (w->cause == DEATH_hung || w->recycle != RECYCLE_none) {
         snprintf(next, sizeof next, "already replaced");
     } else if (w->gen && !w->once) {
-        schedule(m, w, now);
+        crew_schedule(m, w, now);
         snprintf(next, sizeof next, "next fork in %lld ms", (long long)((w->respawn_at - now) / MS));
     }
-    crew_describe(w->status, how, sizeof how);
+    death_describe(w->status, how, sizeof how);
     log_error("worker %u (%s, pid %d) died: %s, age %.1f s, %d requests in flight; %s", w->slot, role_name(w->role),
-              (int)w->pid, how, (double)(now - w->fork_ns) / SEC, log_flights(s, now, false), next);
-    if (w->cause != DEATH_hung) /* there they were listed before the abort */
-        log_flights(s, now, true);
+              (int)w->pid, how, (double)(now - w->fork_ns) / SEC, requests, next);
+    if (w->cause == DEATH_hung) /* that was told before the abort */
+        return;
+    watch_flights(s, now, true);
+    hooks_fire(m, HOOK_worker_died, w, w->cause == DEATH_oom ? "killed by the kernel for want of memory" : how);
 }
 
 static void bury(struct master *m, struct worker *w, int status)
 {
-    struct slot *s = slot_of(m, w);
+    struct slot *s = crew_slot(m, w);
     int64_t now = clock_ns();
     char how[64];
     if (atomic_load(&s->ready_ns)) /* it may have come and gone between two ticks */
-        w->was_ready = m->was_ready = true;
-    bool asked = w->asked != ASK_NOTHING && w->cause == DEATH_COUNT;
+        crew_was_ready(m, w);
+    bool left = m->phase == MASTER_STOPPING && m->stop.step != STOP_DELAY && status == 0; /* TERM went to all of them */
+    bool asked = (w->asked != ASK_NOTHING && w->cause == DEATH_COUNT) || left;
     w->status = status;
-    s->last_status = (uint32_t)status;
+    if (left)
+        crew_release(m, w);
     if (asked) {
-        crew_describe(status, how, sizeof how);
+        death_describe(status, how, sizeof how);
         log_debug("worker %u (%s, pid %d) ended as asked: %s", w->slot, role_name(w->role), (int)w->pid, how);
     } else {
         mourn(m, w, now);
     }
-    m->killed += m->phase == MASTER_STOPPING && w->asked == ASK_KILL && w->was_ready;
+    bool forced =
+        WIFSIGNALED(status) && (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGALRM); /* by its own alarm */
+    m->killed += m->phase == MASTER_STOPPING && asked && forced && w->was_ready;
     w->pid = 0;
     w->deadline = 0;
+    close(w->channel);
+    w->channel = -1;
     atomic_store(&s->pid, 0);
-    if (w->once)
+    if (w->once || w->recycle != RECYCLE_none)
         w->gen = NULL;
+    w->recycle = RECYCLE_none;
     atomic_store(&s->state, w->gen ? WORKER_EXITED : WORKER_FREE);
 }

@@ -20,10 +20,14 @@ struct worker {
     int64_t respawn_at;           /* no process: when to fork */
 
     /* of the process */
+    int channel; /* master's end; -1: no process */
     int64_t fork_ns;
     bool was_ready;
+    bool blind;           /* it writes to a scoreboard that this binary cannot read: only its process is watched */
+    enum recycle recycle; /* it asked to be replaced, and counts no longer towards the target */
     enum ask asked;
     int64_t deadline;    /* of `asked`: then comes the next, harder one. Of ASK_NOTHING: end of the boot. 0: none */
+    int64_t slow_upto;   /* requests that began until then have been looked at, whether they are slow */
     int64_t beat_floor;  /* no beat before this time counts as missed */
     int64_t watchdog_ms; /* settings of its generation, which it may outlive */
     int64_t fast_ms, abort_ms, uptime_ms;
@@ -36,6 +40,8 @@ struct crew {
     unsigned n;
 };
 
+#define crew_for_each(w, crew) for (struct worker *w = (crew)->v; w < (crew)->v + (crew)->n; w++)
+
 must_use int crew_init(struct crew *c, unsigned slots, struct err *e);
 void crew_fini(struct crew *c);
 
@@ -47,17 +53,20 @@ void crew_quit(struct master *m, struct worker *w);
 
 void crew_reap(struct master *m);              /* collects every child that ended, also those nobody knows */
 void crew_tick(struct master *m, int64_t now); /* deadlines, watchdog, forks that are due */
-void crew_level(struct master *m);             /* adds and drains until the current generation has its targets */
+void crew_level(struct master *m); /* adds and drains until the current generation has its targets, none when parked */
+/* A reload that only pushes keys: the workers of `from` are those of `to` from now on. */
+void crew_adopt(struct master *m, const struct generation *from, const struct generation *to);
 void crew_shift(struct crew *c, int64_t gap, int64_t now); /* the master slept for `gap`: no worker pays for it */
 int64_t crew_next_due(const struct crew *c);               /* earliest deadline or fork; INT64_MAX: none */
 
 bool crew_ready(const struct master *m, const struct worker *w);
 int crew_count(const struct master *m, const struct generation *g, enum role role, bool ready_only);
+bool crew_complete(const struct master *m, const struct generation *g); /* as many are READY as it wants */
 int crew_alive(const struct crew *c);
 bool crew_booting(const struct crew *c);
+/* How its last process ended, and why, when that is known: "exit 3: /readyz says: the database cannot be reached". */
+void crew_describe_death(const struct master *m, const struct worker *w, char *out, size_t cap);
 bool crew_hopeless(const struct crew *c); /* each entry has failed to boot three times */
 
 /* Delay before the next fork after `failures` in a row, without the jitter: 0, 100, 200, 400 … 30000 ms. */
 int64_t crew_delay_ms(unsigned failures);
-/* "exit 3", "signal 9 (KILL)" */
-void crew_describe(int status, char *out, size_t cap);

@@ -6,6 +6,7 @@
 Both live in a temporary directory of their own, on loopback and free ports, and leave nothing behind. RAGD_BIN names
 another binary (a sanitizer build). Waiting is always for a condition, through wait_for()."""
 
+import contextlib
 import glob
 import http.client
 import json
@@ -13,6 +14,7 @@ import os
 import pathlib
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +27,14 @@ import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = os.environ.get("RAGD_BIN", str(ROOT / "build" / "ragd"))
+PORT_MIN, PORT_MAX, PORT_SHARES = 10240, 32000, 8
 DEADLINE = 30  # seconds; against hangs only, nothing is measured with it
+figures = []  # what report() was told; pytest prints it at the end
+
+
+def report(name, value):
+    """Keeps a measured figure for the end of the run: deadlines in tests are coarse, this is the exact value."""
+    figures.append((name, value))
 
 
 def wait_for(condition, what, timeout=DEADLINE, every=0.01):
@@ -41,9 +50,11 @@ def wait_for(condition, what, timeout=DEADLINE, every=0.01):
 
 
 def free_port():
-    """A port below the ephemeral range, so that no outgoing connection takes it before it is used."""
+    """A port below the ephemeral range, so that no outgoing connection takes it before it is used; of those, each process
+    of pytest-xdist ("gw0", "gw1", …) has some for itself."""
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % PORT_SHARES
     while True:
-        port = random.randrange(10240, 32000)
+        port = random.randrange(PORT_MIN + share, PORT_MAX, PORT_SHARES)
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
@@ -52,9 +63,17 @@ def free_port():
                 continue
 
 
+def names_of_settings():
+    """Every environment variable beside RAGD_… that configures ragd, with the files that secrets may come from."""
+    key = r'^KEY\(\w+, \w+, (\w+), "[^"]*", [^,]+, (?:"[^"]*"|[^,]+), "([^"]*)"'
+    found = re.findall(key, (ROOT / "config" / "keys.def").read_text(), re.M)
+    return {name + end for kind, names in found for name in names.split() for end in ("", "_FILE")}
+
+
 def clean_environ(more=()):
     """The environment without what would configure ragd, and with `more`."""
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("RAGD_", "DATABASE_URL", "PORT"))}
+    settings = names_of_settings()
+    keep = {k: v for k, v in os.environ.items() if not k.startswith("RAGD_") and k not in settings}
     return {**keep, **dict(more)}
 
 
@@ -117,8 +136,11 @@ class Ragd:
         self.dir = pathlib.Path(dir or tempfile.mkdtemp(prefix="ragd-test-"))
         self.port = free_port()
         self.args = list(args)
+        self.bin = BIN
         self.prefix = []  # a command that runs ragd
+        self.pass_fds = ()  # descriptors that this command inherits
         self.env = env or {}
+        self.stdin = subprocess.DEVNULL
         self.proc = None
         self.client = None
         self.file = self.dir / "ragd.yaml"
@@ -151,16 +173,28 @@ class Ragd:
         """Starts the process and does not wait."""
         with open(self.log_file, "ab") as err, open(self.access_file, "ab") as out:
             self.proc = subprocess.Popen(
-                [*self.prefix, BIN, "serve", "-c", str(self.file), *self.args],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.dir, env=self.environ(),
+                [*self.prefix, self.bin, "serve", "-c", str(self.file), *self.args],
+                stdin=self.stdin, stdout=out, stderr=err, cwd=self.dir, env=self.environ(),
+                pass_fds=self.pass_fds,
             )  # fmt: skip
         return self
 
     def start(self, ready="/readyz"):
-        """Starts the process and waits until `ready` answers 200."""
+        """Starts the process and waits until `ready` answers 200, by default also until all workers are READY."""
         self.spawn()
         self.wait_ready(ready)
+        if ready == "/readyz" and not any(name.startswith("RAGD_FAULT_") for name in self.env):
+            self.settle()
         return self
+
+    def settle(self):
+        """Until every worker is READY, where it can be asked. One that is not meant to become so is given up after a while."""
+
+        def settled():
+            return all(w["state"] == "READY" for w in self.status()["workers"])
+
+        with contextlib.suppress(AssertionError, subprocess.SubprocessError, OSError):
+            wait_for(settled, "all workers", 10)
 
     def wait_ready(self, ready="/readyz", timeout=DEADLINE):
         def answered():
@@ -181,27 +215,30 @@ class Ragd:
             raise AssertionError(f"ragd has not ended within {timeout} s:\n{self.log()}") from None
 
     def send(self, number):
-        os.kill(self.proc.pid, number)
+        os.kill(self.pid, number)
 
     def stop(self, number=signal.SIGTERM, timeout=DEADLINE):
         """Asks for an end and returns the exit code."""
+        self.hang_up()  # idle connections are closed spread over a while: nobody shall wait for our own
         self.send(number)
         return self.wait_exit(timeout)
 
-    def close(self):
-        """Ends whatever still runs and removes the directory."""
+    def hang_up(self):
+        """Closes the connections of http()."""
         if self.client:
             self.client.close()
             self.client = None
-        if self.proc and self.proc.poll() is None:
-            workers = self.workers()
-            self.proc.kill()
-            self.proc.wait()
-            for pid in workers:  # they end by themselves, but not before what they are doing
-                try:
+
+    def close(self):
+        """Ends whatever still runs and removes the directory."""
+        self.hang_up()
+        if self.proc:
+            workers = self.workers() if self.proc.poll() is None else []
+            self.proc.kill()  # first of all: it would start others
+            for pid in {*workers, *self.processes()} - {self.proc.pid}:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            self.proc.wait()
         if self.own_dir:
             shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -221,13 +258,26 @@ class Ragd:
     def pid(self):
         return self.proc.pid
 
+    def outer(self, pid):
+        """The pid here of what the server calls `pid`."""
+        return pid
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
+    def processes(self):
+        """Everything that runs in the server's directory, whoever its parent is."""
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{entry}/cwd") == str(self.dir.resolve()) and alive(int(entry)):
+                    found.append(int(entry))
+        return found
+
     def workers(self):
         """Pids of all children, oldest first."""
-        return children_of(self.proc.pid)
+        return children_of(self.pid)
 
     def log(self):
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

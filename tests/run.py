@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Runs test suites and prints, alone on the last line, `N passed, N failed, N skipped`.
+"""Runs test suites and prints, alone on the last line, `N passed, N failed, N skipped`; above it, what failed once more.
 
 usage: run.py [--build DIR] SUITE...
 
@@ -8,6 +8,7 @@ has a time limit. Exit 1 when something failed; with CI=true a skip counts as a 
 a test needs is installed.
 """
 import argparse
+import concurrent.futures
 import glob
 import os
 import re
@@ -17,16 +18,19 @@ import sys
 import time
 import xml.etree.ElementTree
 
+RECAP_LINES, RECAP_CHARS = 40, 1000  # of each failure, at the end
 CI = os.environ.get("CI") == "true"
 SAN_OPTIONS = {"ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=1:detect_leaks=1",
                "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
+BY_FILES = ["-n", "2", "--dist", "loadfile"]  # two at the same time, where most of a test is waiting
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite",
-            "--show-leak-kinds=definite", "--child-silent-after-fork=yes"]
+            "--show-leak-kinds=definite", "--child-silent-after-fork=yes", "--suppressions=tests/valgrind.supp"]
 
 
 class Tally:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        self.failures = []  # (name, output)
 
     def add(self, passed=0, failed=0, skipped=0):
         self.passed += passed
@@ -58,12 +62,20 @@ def know_the_tree():
         subprocess.run(["git", "init", "-q"], check=True)
 
 
-def report(tally, name, began, out, passed=0, failed=0, skipped=0):
+def indented(text):
+    return "     | " + text.rstrip().replace("\n", "\n     | ")
+
+
+def report(tally, name, took, out, passed=0, failed=0, skipped=0):
     tally.add(passed, failed, skipped)
     word = "FAIL" if failed else "skip" if skipped and not passed else "ok"
-    print(f"{word:4} {name:44} {passed:4} passed {failed:3} failed {skipped:3} skipped {time.time() - began:6.1f} s")
+    print(f"{word:4} {name:44} {passed:4} passed {failed:3} failed {skipped:3} skipped {took:6.1f} s")
     if failed or (skipped and CI):
-        print("     | " + out.rstrip().replace("\n", "\n     | "))
+        tally.failures.append((name, out))
+        print(indented(out))
+    else:
+        for line in re.findall(r"^measured: .*$", out, re.M):
+            print("     | " + line)
     sys.stdout.flush()
 
 
@@ -72,36 +84,40 @@ def lint(tally, name, build):
     for script in sorted(glob.glob("tests/lint/*.sh") + glob.glob("tests/lint/*.py")):
         began = time.time()
         code, out = run([script], build, 300)
-        report(tally, f"{name}: {os.path.basename(script)}", began, out,
+        report(tally, f"{name}: {os.path.basename(script)}", time.time() - began, out,
                passed=code == 0, failed=code not in (0, 77), skipped=code == 77)
 
 
 def cmocka(tally, name, build, folder, wrapper=(), seconds=120):
-    """Each test program speaks TAP. One that dies, or ends without a plan, is one more failure."""
+    """Each test program speaks TAP. One that dies, or ends without a plan, is one more failure. Two run at a time."""
     sources = sorted(glob.glob(f"{folder}/test_*.c"))
-    for source in sources:
+
+    def one(source):
         began = time.time()
-        program = os.path.join(build, source[:-2])
-        code, out = run([*wrapper, program], build, seconds, {"CMOCKA_MESSAGE_OUTPUT": "TAP"})
-        passed = len(re.findall(r"^ok \d+ ", out, re.M))
-        skipped = len(re.findall(r"^(?:not )?ok \d+ # SKIP", out, re.M))
-        failed = len(re.findall(r"^not ok \d+ ", out, re.M)) - skipped
-        planned = sum(int(n) for n in re.findall(r"^1\.\.(\d+)$", out, re.M))
-        if planned != passed + failed + skipped or planned == 0 or (code != 0 and failed == 0):
-            failed += 1
-            out += f"\nexit code {code}, {planned} tests planned, {passed + failed + skipped - 1} reported\n"
-        report(tally, f"{name}: {os.path.basename(source)[:-2]}", began, out, passed, failed, skipped)
+        code, out = run([*wrapper, os.path.join(build, source[:-2])], build, seconds, {"CMOCKA_MESSAGE_OUTPUT": "TAP"})
+        return code, out, time.time() - began
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for source, (code, out, took) in zip(sources, pool.map(one, sources)):
+            passed = len(re.findall(r"^ok \d+ ", out, re.M))
+            skipped = len(re.findall(r"^(?:not )?ok \d+ # SKIP", out, re.M))
+            failed = len(re.findall(r"^not ok \d+ ", out, re.M)) - skipped
+            planned = sum(int(n) for n in re.findall(r"^1\.\.(\d+)$", out, re.M))
+            if planned != passed + failed + skipped or planned == 0 or (code != 0 and failed == 0):
+                failed += 1
+                out += f"\nexit code {code}, {planned} tests planned, {passed + failed + skipped - 1} reported\n"
+            report(tally, f"{name}: {os.path.basename(source)[:-2]}", took, out, passed, failed, skipped)
     if not sources:
-        report(tally, f"{name}: no test programs in {folder}", time.time(), "", failed=1)
+        report(tally, f"{name}: no test programs in {folder}", 0, "", failed=1)
 
 
-def pytest(tally, name, build, folder, seconds=900):
+def pytest(tally, name, build, folder, seconds=1800, more=()):
     began = time.time()
     xml_file = os.path.abspath(os.path.join(build, f"junit-{name.split('@')[0]}.xml"))
     if os.path.exists(xml_file):
         os.unlink(xml_file)
     code, out = run([sys.executable, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"--junitxml={xml_file}",
-                     folder], build, seconds)
+                     *more, folder], build, seconds)
     try:
         suite = xml.etree.ElementTree.parse(xml_file).getroot().find("testsuite").attrib
         failed = int(suite["failures"]) + int(suite["errors"])
@@ -111,7 +127,7 @@ def pytest(tally, name, build, folder, seconds=900):
         passed = skipped = failed = 0
     if code != 0 and failed == 0:
         failed = 1
-    report(tally, name, began, out, passed, failed, skipped)
+    report(tally, name, time.time() - began, out, passed, failed, skipped)
 
 
 def fuzz(tally, name, build):
@@ -130,7 +146,7 @@ def fuzz(tally, name, build):
         code, out = run([program, "-runs=0", *limits, seeds], build, 120)
         if code == 0:
             code, out = run([program, f"-max_total_time={seconds}", *limits, found, seeds], build, seconds + 120)
-        report(tally, f"{name}: {target}", began, out[-6000:], passed=code == 0, failed=code != 0)
+        report(tally, f"{name}: {target}", time.time() - began, out[-6000:], passed=code == 0, failed=code != 0)
 
 
 def valgrind(tally, name, build):
@@ -142,7 +158,7 @@ SUITES = {
     "unit": lambda t, n, b: cmocka(t, n, b, "tests/unit"),
     "contract": lambda t, n, b: cmocka(t, n, b, "tests/contract", ["tests/with_postgres.sh"], 300),
     "api": lambda t, n, b: pytest(t, n, b, "tests/api"),
-    "process": lambda t, n, b: pytest(t, n, b, "tests/process"),
+    "process": lambda t, n, b: pytest(t, n, b, "tests/process", more=BY_FILES),
     "container": lambda t, n, b: pytest(t, n, b, "tests/container"),
     "fuzz": fuzz,
     "valgrind": valgrind,
@@ -162,6 +178,10 @@ def main():
         if suite not in SUITES:
             parser.error(f"no suite {suite}; there are {' '.join(SUITES)}")
         SUITES[suite](tally, name, build or args.build)
+    for name, out in tally.failures:  # where only the end of a long log is read
+        lines = out.rstrip().splitlines()
+        told = [line[:RECAP_CHARS] for line in lines if re.match(r"E  |FAILED |ERROR |not ok |#  |SUMMARY: |==\d+==ERROR", line)]
+        print(f"FAILED {name}\n{indented(chr(10).join((told or lines)[-RECAP_LINES:]))}")
     print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
     return 1 if tally.failed or tally.passed == 0 or (CI and tally.skipped) else 0
 

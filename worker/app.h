@@ -3,12 +3,13 @@
 #pragma once
 #include "common/heritage.h"
 #include "config/config.h"
-#include "worker/store/store.h"
+#include "worker/core/backends.h"
 
 struct app {
     const struct config *cfg;
     const struct heritage *heritage; /* NULL in one-shot commands */
-    struct store *store;
-    int jobs_fd; /* -1: nobody to wake */
+    struct backends backends;
+    struct store *store; /* backends.store */
+    int jobs_fd;         /* -1: nobody to wake */
     bool draining;
 };

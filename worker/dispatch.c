@@ -1,18 +1,22 @@
 #include "worker/dispatch.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/log_limit.h"
 #include "common/scoreboard.h"
 #include "worker/api/idempotency.h"
 #include "worker/app.h"
 #include "worker/fiber/fiber.h"
+#include "worker/fiber/loop.h"
 #include "worker/http/access.h"
 #include "worker/routes.h"
 #include <assert.h>
 #include <errno.h>
 #include <malloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { UPLOAD_ENVELOPE = 1 << 20 }; /* what multipart adds to a document */
+enum { SHEDDING_RETRY_MS = 5000 };  /* the master's measure is an average of 10 s */
 /* Memory of large requests after which the heap gives back what is free: when all is quiet, or in any case. */
 enum { LARGE = 64 << 10, TRIM_QUIET = 8 << 20, TRIM_BUSY = 1 << 30 };
 
@@ -21,9 +25,14 @@ struct dispatch {
     struct str base_path;
     int64_t in_flight;
     size_t used; /* by large requests, since the heap was trimmed */
+    struct log_limit refused[ERR_COUNT];
+    struct loop_hook hook; /* tells of refusals that were left out of the log */
+    bool left_out;
 };
 
 static struct dispatch *self;
+
+static void on_turn(void *arg);
 
 struct dispatch *dispatch_new(const struct config *cfg)
 {
@@ -35,6 +44,8 @@ struct dispatch *dispatch_new(const struct config *cfg)
     d->base_path = str_of(cfg->server_base_path);
     while (d->base_path.n && d->base_path.p[d->base_path.n - 1] == '/')
         d->base_path.n--;
+    d->hook = (struct loop_hook){.fn = on_turn, .arg = d};
+    loop_hook_add(&d->hook, LOOP_FLUSH_LOGS);
     self = d;
     return d;
 }
@@ -43,6 +54,7 @@ void dispatch_free(struct dispatch *d)
 {
     if (!d)
         return;
+    loop_hook_del(&d->hook);
     router_free(d->router);
     free(d);
     self = NULL;
@@ -125,12 +137,33 @@ static void set_body_limit(struct request *r)
     }
 }
 
+static bool shedding(void)
+{
+    const struct scoreboard *sb = scoreboard_self();
+    return sb && atomic_load_explicit(&sb->shedding, memory_order_relaxed);
+}
+
+/* Probes are answered: a supervisor must not take a busy server for a dead one. */
+static int admit(const struct request *r, struct err *e)
+{
+    if (r->route->access == ACCESS_OPEN)
+        return 0;
+    if (shedding()) {
+        STAT_ADD(requests_shed_total, 1);
+        err_set(e, ERR_OVERLOADED, "the server is short of memory");
+        e->retry_after_ms = SHEDDING_RETRY_MS;
+        return -1;
+    }
+    if (self->in_flight > r->cfg->http_max_in_flight)
+        return err_set(e, ERR_OVERLOADED, "the server has as many requests in hand as it can work on");
+    return 0;
+}
+
 static suspends int handle(struct request *r, struct err *e)
 {
     set_body_limit(r);
-    /* Probes are answered: a supervisor must not take a busy server for a dead one. */
-    if (self->in_flight > r->cfg->http_max_in_flight && r->route->access != ACCESS_OPEN)
-        return err_set(e, ERR_OVERLOADED, "the server has as many requests in hand as it can work on");
+    if (admit(r, e))
+        return -1;
     if (r->cfg->http_request_timeout)
         fiber_set_deadline(fiber_self(), r->start_ns + r->cfg->http_request_timeout * MS);
     int rc = r->route->idempotent_key && request_header(r, STR("idempotency-key")).p ? idempotency_run(r, e)
@@ -142,14 +175,44 @@ static suspends int handle(struct request *r, struct err *e)
     return rc;
 }
 
+/* In an outage every request is refused for the same reason: of each kind, one line a second. */
+static void log_refusal(const struct request *r, const struct err *e)
+{
+    char more[LOG_LIMIT_TEXT], what[sizeof r->id + LOG_LIMIT_TEXT];
+    if (!log_limit(&self->refused[e->code], clock_ns(), more)) {
+        self->left_out = true;
+        return;
+    }
+    snprintf(what, sizeof what, "%s%s", r->id, more);
+    log_err(LOG_WARN, what, e);
+}
+
+static void on_turn(void *arg)
+{
+    struct dispatch *d = arg;
+    char more[LOG_LIMIT_TEXT];
+    if (!d->left_out)
+        return;
+    d->left_out = false;
+    for (int code = 0; code < ERR_COUNT; code++) {
+        if (log_limit_rest(&d->refused[code], loop_now(), more))
+            log_warn("%s:%s", err_wire((enum err_code)code), more);
+        d->left_out |= d->refused[code].left_out > 0;
+    }
+}
+
 static void fail(struct request *r, struct err *e)
 {
     if (e->code == ERR_CANCELED && fiber_check() == -ETIMEDOUT) /* a wait that ended by the request's deadline */
         err_set(e, ERR_DEADLINE, "the request took longer than http.request_timeout allows");
     if (e->code == ERR_CANCELED)
         STAT_ADD(requests_canceled_total, 1);
+    else if (e->code == ERR_OVERLOADED && shedding())
+        log_err(LOG_DEBUG, r->id, e); /* of all these the master has written one line */
+    else if (e->code == ERR_INTERNAL)
+        log_err(LOG_ERROR, r->id, e);
     else if (err_status(e->code) >= 500)
-        log_err(e->code == ERR_INTERNAL ? LOG_ERROR : LOG_WARN, r->id, e);
+        log_refusal(r, e);
     else if (e->log[0])
         log_err(LOG_DEBUG, r->id, e);
     reply_problem(r, e);
@@ -167,6 +230,15 @@ static void trim(const struct request *r)
     malloc_trim(0);
 }
 
+/* What the client took its time for is not ours. */
+static void log_if_slow(const struct request *r, int64_t now)
+{
+    int64_t limit = r->cfg->server_slow_request * MS, took = now - r->start_ns - request_waited_ns(r);
+    if (limit && took >= limit)
+        log_warn("slow request: %.3f s for " STR_FMT " %s, answered %d, request %s", (double)took / SEC,
+                 STR_ARG(r->method_name), r->route ? r->route->path : "(no route)", reply_status(r), r->id);
+}
+
 suspends void dispatch_request(struct request *r)
 {
     struct err e;
@@ -178,15 +250,19 @@ suspends void dispatch_request(struct request *r)
     fiber_label(fiber_self(), r->id);
     int found = find_route(r, &e);
     int flight = flight_begin(route_index(r), r->method_name, r->target, str_of(r->id), r->start_ns);
+    fiber_set_data(fiber_self(), flight_at(flight));
     if (found > 0)
         found = handle(r, &e);
     if (found < 0)
         fail(r, &e);
     else
         reply_finish(r);
+    fiber_set_data(fiber_self(), NULL);
     flight_end(flight);
-    score_request(route_index(r), reply_status(r), clock_ns() - r->start_ns);
-    access_log(r);
+    int64_t now = clock_ns();
+    score_request(route_index(r), reply_status(r), now - r->start_ns);
+    access_log(r, now);
+    log_if_slow(r, now);
     STAT_SUB(requests_in_flight, 1);
     self->in_flight--;
     trim(r);

@@ -9,12 +9,14 @@ struct role_ops {
     int (*start)(const struct heritage *h, struct err *e);
     /* Take on nothing new, finish what is in hand. Called once. */
     void (*drain)(void);
-    /* Nothing is in hand any more: a draining worker may end. */
+    /* Is nothing in hand any more, and has the store taken leave? Then a draining worker may end. Asked at a drain only. */
     bool (*idle)(void);
     /* The time is up: cancel what is still in hand. */
     void (*cancel)(void);
+    /* Pushed settings have changed: take over what was derived from them. NULL: nothing is. */
+    void (*reconfigured)(void);
     /* Releases everything, after the last turn of the loop. Also after a failed start. */
     void (*stop)(void);
 };
 
-extern const struct role_ops role_http, role_ingest;
+extern const struct role_ops role_http, role_ingest, role_status;

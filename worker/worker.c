@@ -1,9 +1,12 @@
 #include "worker/worker.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/title.h"
 #include "config/config.h"
 #include "worker/fiber/fiber.h"
 #include "worker/fiber/loop.h"
+#include "worker/orders.h"
+#include "worker/recycle.h"
 #include "worker/role.h"
 #include <errno.h>
 #include <execinfo.h>
@@ -12,7 +15,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -21,19 +23,30 @@ enum { EXIT_PLANNED = 0, EXIT_BOOT = 3, EXIT_INTERNAL = 70, DRAIN_POLL_MS = 20, 
 static struct {
     const struct heritage *h;
     const struct role_ops *role;
-    struct event term, quit, intr, usr1, master, beat, drain_poll;
+    struct event term, quit, intr, beat, drain_poll;
     struct loop_hook flush, turn;
-    int64_t sampled_ns, drain_end_ns, turn_end_ns;
+    int64_t sampled_ns, drain_end_ns;
+    volatile sig_atomic_t told; /* to leave: the time for it runs */
     bool draining, canceled, boot_failed;
 } w;
 
 /* ---- state ---- */
+
+static void show_title(void)
+{
+    bool jobs = w.h->role == ROLE_INGEST;
+    uint64_t busy = slot_self->stat[jobs ? STAT_jobs_running : STAT_requests_in_flight];
+    title_set("ragd: %s %u, generation %u, %s, %llu %s", role_name(w.h->role), w.h->slot, slot_self->generation,
+              worker_state_name((enum worker_state)atomic_load(&slot_self->state)), (unsigned long long)busy,
+              jobs ? "jobs" : "in flight");
+}
 
 static void set_state(enum worker_state to)
 {
     enum worker_state from = (enum worker_state)atomic_load(&slot_self->state);
     log_debug("state %s -> %s", worker_state_name(from), worker_state_name(to));
     atomic_store(&slot_self->state, to);
+    show_title();
 }
 
 /* ---- the last words of a worker: async-signal-safe only ---- */
@@ -75,7 +88,9 @@ static void on_crash(int sig)
         say(f->method);
         say(" ");
         say(f->path);
-        say(" since ");
+        say(f->asked[0] ? ", last asked for " : "");
+        say(f->asked);
+        say(", since ");
         say_number((uint64_t)((now - start) / MS));
         say(" ms\n");
     }
@@ -105,24 +120,32 @@ static void poll_soon(void)
     event_add(&w.drain_poll, &tv);
 }
 
-static void cancel_all(void)
-{
-    if (w.canceled)
-        return;
-    w.canceled = true;
-    w.role->cancel();
-    w.drain_end_ns = clock_ns() + w.h->cfg->server_fast_timeout * MS;
-}
-
-/* The last resort needs no loop: SIGALRM's default action ends even a worker that spins. */
+/* The last resort needs no loop: a second after the time is up, SIGALRM's default action ends even a worker that
+ * spins. A loop that turns sets it anew for what comes next. */
 static void last_resort(int64_t ms)
 {
     alarm((unsigned)(ms / 1000) + 1 + (ms % 1000 != 0)); /* async-signal-safe */
 }
 
-static int64_t drain_ms(void)
+static void cancel_all(void)
 {
-    return w.h->cfg->server_graceful_timeout + w.h->cfg->server_fast_timeout;
+    if (w.canceled)
+        return;
+    w.canceled = true;
+    last_resort(w.h->cfg->server_fast_timeout);
+    w.role->cancel();
+    w.drain_end_ns = clock_ns() + w.h->cfg->server_fast_timeout * MS;
+}
+
+/* The time runs from the first word, whoever says it again: a master that dies after its TERM makes the kernel send
+ * another. Async-signal-safe. */
+static void start_clock(void)
+{
+    if (w.told)
+        return;
+    w.told = 1;
+    w.drain_end_ns = clock_ns() + w.h->cfg->server_graceful_timeout * MS;
+    last_resort(w.h->cfg->server_graceful_timeout);
 }
 
 /* Runs in the signal handler itself: a loop that spins would never come to its events, and without a master nobody
@@ -131,7 +154,7 @@ static void (*loop_handler)(int sig);
 static void on_term_at_once(int sig)
 {
     int saved = errno;
-    last_resort(drain_ms());
+    start_clock();
     loop_handler(sig);
     errno = saved;
 }
@@ -152,8 +175,7 @@ static void begin_drain(void)
         return;
     w.draining = true;
     set_state(WORKER_DRAINING);
-    last_resort(drain_ms());
-    w.drain_end_ns = clock_ns() + w.h->cfg->server_graceful_timeout * MS;
+    start_clock();
     w.role->drain();
     poll_soon();
 }
@@ -187,24 +209,11 @@ static void on_quit(evutil_socket_t sig, short what, void *arg)
 {
     (void)sig, (void)what, (void)arg;
     begin_drain();
-    last_resort(w.h->cfg->server_fast_timeout);
     cancel_all();
 }
 
-static void on_usr1(evutil_socket_t sig, short what, void *arg)
+static void on_orphaned(void)
 {
-    (void)sig, (void)what, (void)arg;
-    log_flush(); /* what was logged so far belongs into the old file */
-}
-
-static void on_master(evutil_socket_t fd, short what, void *arg)
-{
-    char byte;
-    (void)what, (void)arg;
-    ssize_t n = read(fd, &byte, 1);
-    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
-        return;
-    event_del(&w.master);
     log_warn("the master is gone: draining");
     begin_drain();
 }
@@ -216,14 +225,11 @@ static void sample(int64_t now)
     struct rusage u;
     char text[64];
     w.sampled_ns = now;
+    score_sample(now);
     if (getrusage(RUSAGE_SELF, &u) == 0)
         slot_self->cpu_us =
             (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
+    ssize_t n = pread(w.h->statm_fd, text, sizeof text - 1, 0);
     if (n <= 0)
         return;
     struct str rest = {text, (size_t)n};
@@ -239,8 +245,10 @@ static void on_beat(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what, (void)arg;
     atomic_store(&slot_self->beat_ns, now);
     slot_self->stat[STAT_fibers] = fiber_count();
+    show_title();
     if (now - w.sampled_ns >= SEC)
         sample(now);
+    recycle_beat(w.h->cfg, now);
 }
 
 static void on_turn(void *arg)
@@ -262,20 +270,62 @@ static void on_flush(void *arg)
 
 /* ---- booting ---- */
 
-/* RAGD_FAULT_BOOT=delay:MS|exit:CODE|hang, for tests of the master. */
-static void fault_boot(void)
+/* RAGD_FAULT_BOOT=delay:MS|exit:CODE|hang|die:MS, several with commas, or @FILE for the file that says so; for tests of the
+ * master. Whether this one is wanted, and the number behind it. */
+static bool fault_wanted(const char *name, int *number)
 {
+    static char text[64];
     const char *fault = getenv("RAGD_FAULT_BOOT");
     if (!fault || !w.h->cfg->debug_faults)
-        return;
-    log_warn("RAGD_FAULT_BOOT=%s", fault);
-    if (strncmp(fault, "delay:", 6) == 0)
-        usleep((useconds_t)(atoi(fault + 6) * 1000));
-    else if (strncmp(fault, "exit:", 5) == 0)
-        _exit(atoi(fault + 5));
-    else if (strcmp(fault, "hang") == 0)
+        return false;
+    if (*fault == '@') {
+        int fd = open(fault + 1, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+        if (fd >= 0)
+            close(fd);
+        text[n > 0 ? n : 0] = 0;
+        fault = text;
+    }
+    struct str rest = str_of(fault);
+    while (rest.n) {
+        struct str item = str_cut(&rest, ',');
+        if (!str_eq(str_cut(&item, ':'), str_of(name)))
+            continue;
+        *number = item.n ? atoi(item.p) : 0; /* ends at the comma or the end */
+        log_warn("RAGD_FAULT_BOOT=%s", fault);
+        return true;
+    }
+    return false;
+}
+
+static void fault_boot(void)
+{
+    int number;
+    if (fault_wanted("delay", &number))
+        usleep((useconds_t)number * 1000);
+    if (fault_wanted("exit", &number))
+        _exit(number);
+    if (fault_wanted("hang", &number))
         for (;;)
             pause();
+}
+
+static void on_fault_due(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what, (void)arg;
+    log_flush();
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+}
+
+/* die:MS: so long after READY. */
+static void fault_ready(void)
+{
+    int ms;
+    if (!fault_wanted("die", &ms))
+        return;
+    struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+    event_base_once(loop_base(), -1, EV_TIMEOUT, on_fault_due, NULL, &tv);
 }
 
 static void watch_signal(struct event *ev, int sig, event_callback_fn fn)
@@ -286,7 +336,7 @@ static void watch_signal(struct event *ev, int sig, event_callback_fn fn)
 
 static void watch_signals(void)
 {
-    static const int ignored[] = {SIGHUP, SIGUSR2, SIGWINCH, SIGTTIN, SIGTTOU, SIGPIPE};
+    static const int ignored[] = {SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGTTIN, SIGTTOU, SIGPIPE};
     sigset_t none;
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
         signal(ignored[i], SIG_IGN);
@@ -296,22 +346,33 @@ static void watch_signals(void)
     hook_term();
     watch_signal(&w.quit, SIGQUIT, on_quit);
     watch_signal(&w.intr, SIGINT, on_quit);
-    watch_signal(&w.usr1, SIGUSR1, on_usr1);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Several beats within the time that the watchdog grants. */
+static void set_beat(void)
+{
+    int64_t ms = w.h->cfg->server_watchdog_timeout / 8;
+    ms = ms < 100 ? 100 : ms > 1000 ? 1000 : ms;
+    struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+    event_add(&w.beat, &tv);
+}
+
+static void on_reconfigured(void)
+{
+    set_beat();
+    if (w.role->reconfigured)
+        w.role->reconfigured();
+}
+
 static void watch_loop(void)
 {
-    int64_t beat_ms = w.h->cfg->server_watchdog_timeout / 8;
-    beat_ms = beat_ms < 100 ? 100 : beat_ms > 1000 ? 1000 : beat_ms;
-    struct timeval tv = {beat_ms / 1000, beat_ms % 1000 * 1000};
+    static const struct orders_ops orders = {on_reconfigured, on_orphaned};
     event_assign(&w.beat, loop_base(), -1, EV_PERSIST, on_beat, NULL);
-    event_add(&w.beat, &tv);
+    set_beat();
     evtimer_assign(&w.drain_poll, loop_base(), on_drain_poll, NULL);
-    event_assign(&w.master, loop_base(), w.h->master_fd, EV_READ | EV_PERSIST, on_master, NULL);
-    if (w.h->master_fd >= 0)
-        event_add(&w.master, NULL);
+    orders_start(w.h, &orders);
     w.turn.fn = on_turn;
     w.flush.fn = on_flush;
     loop_hook_add(&w.turn, LOOP_FLUSH_LOGS);
@@ -325,6 +386,7 @@ static suspends void boot(void *arg)
     (void)arg;
     if (w.role->start(w.h, &e)) {
         log_err(LOG_ERROR, "the worker cannot start", &e);
+        str_copyz(slot_self->last_words, sizeof slot_self->last_words, str_of(e.msg));
         w.boot_failed = true;
         loop_stop();
         return;
@@ -335,13 +397,15 @@ static suspends void boot(void *arg)
     }
     atomic_store(&slot_self->ready_ns, clock_ns());
     set_state(WORKER_READY);
+    fault_ready();
 }
 
 static void forget_events(void)
 {
-    struct event *all[] = {&w.term, &w.quit, &w.intr, &w.usr1, &w.master, &w.beat, &w.drain_poll};
+    struct event *all[] = {&w.term, &w.quit, &w.intr, &w.beat, &w.drain_poll};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         event_del(all[i]);
+    orders_stop();
 }
 
 int worker_main(const struct heritage *h)
@@ -349,15 +413,19 @@ int worker_main(const struct heritage *h)
     struct err e = {0};
     char role[24];
     w.h = h;
-    w.role = h->role == ROLE_HTTP ? &role_http : &role_ingest;
+    w.role = h->role == ROLE_HTTP ? &role_http : h->role == ROLE_INGEST ? &role_ingest : &role_status;
     snprintf(role, sizeof role, "%s:%u", role_name(h->role), h->slot);
     log_init((enum log_level)h->cfg->log_level, h->cfg->log_format == 1, role);
     log_access_open(h->access_fd);
-    if (h->role != ROLE_HTTP) /* a descriptor kept would hold the address after the others have let go of it */
-        for (int i = 0; i < h->n_listen; i++)
-            close(h->listen[i].fd);
     scoreboard_attach(h->sb, h->slot);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (h->role != ROLE_STATUS && places_join(h->places, h->places_fd, &e)) {
+        log_err(LOG_ERROR, "the worker cannot start", &e);
+        return EXIT_BOOT;
+    }
+    if (h->role == ROLE_STATUS)
+        scoreboard_lock();
+    srandom((unsigned)(clock_ns() ^ getpid())); /* for jitter only: no two workers have the same */
+    recycle_start();
     mallopt(M_ARENA_MAX, 1); /* helper threads are few; a heap for each would keep what its largest document took */
     set_state(WORKER_BOOTING);
     if (loop_init(&e)) {
@@ -373,13 +441,16 @@ int worker_main(const struct heritage *h)
     bool left = !w.role->idle();
     if (!left || w.boot_failed)
         w.role->stop();
+    loop_stop(); /* one turn more, in which what stop() has cancelled unwinds */
+    loop_run();
     set_state(WORKER_EXITED);
     log_flush();
     if (left && !w.boot_failed) /* fibers that would not end: their memory goes with the process */
         return EXIT_PLANNED;
+    if (fiber_count() != 0) /* that wait in helper threads, for a name server say: nobody shall wait for these */
+        return w.boot_failed ? EXIT_BOOT : EXIT_PLANNED;
     forget_events();
-    if (fiber_count() == 0)
-        fiber_fini();
+    fiber_fini();
     loop_fini();
     return w.boot_failed ? EXIT_BOOT : EXIT_PLANNED;
 }

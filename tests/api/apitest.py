@@ -122,6 +122,8 @@ class Api:
 
     def search(self, query, *collections, **members):
         body = {"query": query, "collections": [c["id"] for c in collections], "mode": "lexical", **members}
+        if query is None:
+            del body["query"]
         response = self.post("/api/v1/search", json=body)
         assert response.status_code == 200, response.text
         return response.json()

@@ -8,10 +8,13 @@ from ragdtest import Ragd
 LIMITS = {
     "limits": {
         "upload": "3M", "json_body": "64K", "json_depth": 16, "metadata": "1K", "import_line": "32K", "page": 50, "top_k": 20,
+        "eval_sets": 5, "eval_questions": 50, "eval_results": 2,
     },
     "http": {"max_request_line": "2K", "max_headers_size": "8K"},
     "server": {"workers": 2},
     "ingest": {"workers": 1, "max_attempts": 2, "retry_delay": "50ms", "poll": "200ms"},
+    "webhooks": {"retry_delay": "50ms", "max_tries": 3, "concurrency": 8},
+    "outgoing": {"allow_networks": ["127.0.0.1"]},
 }  # fmt: skip
 
 

@@ -340,3 +340,48 @@ def test_text_of_a_document_that_is_not_ready(api, server, collection):
     if response.status_code != 200:
         api.problem(response, 409, "conflict")
     wait_for(lambda: api.get(f"/api/v1/documents/{document['id']}/text").status_code == 200, "the text")
+
+
+def test_chunks_made_by_the_client(api, collection):
+    chunks = [
+        {"text": "The pilot boards at the héron buoy.", "headings": ["Harbour", "Pilots"], "page": 2},
+        {"text": "Lines are doubled in winter.\nAlways."},
+    ]
+    path = api.path(collection) + "/documents"
+    made = api.post(path, json={"chunks": chunks, "title": "Given"})
+    assert made.status_code == 202, made.text
+    document = api.settled(made.json()["document"])
+    assert document["chunks"] == 2 and document["pages"] == 2
+    base = f"/api/v1/documents/{document['id']}"
+    text = api.get(base + "/text").text
+    assert text == "\n\n".join(c["text"] for c in chunks)
+    got = api.get(base + "/chunks").json()["data"]
+    for mine, theirs in zip(chunks, got, strict=True):
+        assert theirs["text"] == mine["text"] == text[theirs["char_start"] : theirs["char_end"]]
+        assert theirs["headings"] == mine.get("headings", []) and theirs["page"] == mine.get("page")
+    assert api.post(path, json={"chunks": chunks}).json()["duplicate_of"] == document["id"]
+    for bad, pointer in [
+        ({"chunks": []}, "/chunks"),
+        ({"chunks": "x"}, "/chunks"),
+        ({"chunks": chunks, "text": "x"}, "/chunks"),
+        ({"chunks": [{"text": ""}]}, "/chunks/0/text"),
+        ({"chunks": [{"text": "a"}, {"txt": "x"}]}, "/chunks/1/txt"),
+        ({"chunks": [{"text": "a", "headings": [1]}]}, "/chunks/0/headings/0"),
+        ({"chunks": ["a"]}, "/chunks/0"),
+        ({}, "/text"),
+    ]:
+        answer = api.post(path, json=bad)
+        assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == pointer, (bad, answer.text)
+
+
+def test_children_know_their_parents(api):
+    made = api.post("/api/v1/collections", json={"name": "parents", "chunking": {"type": "parent_child", "max_tokens": 32}})
+    assert made.status_code == 201, made.text
+    text = " ".join(f"Sentence number {i} tells of harbours and tides." for i in range(60))
+    document = api.ready(made.json(), text, filename="p.txt")
+    chunks = pages(api, f"/api/v1/documents/{document['id']}/chunks", limit=50)
+    assert len(chunks) > 6
+    for c in chunks:
+        p = c["parent"]
+        assert p["char_start"] <= c["char_start"] and c["char_end"] <= p["char_end"]
+    assert len({c["parent"]["char_start"] for c in chunks}) < len(chunks) / 2

@@ -4,7 +4,7 @@ import json
 import socket
 
 from apitest import lines
-from ragdtest import wait_for
+from ragdtest import Ragd, wait_for
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -129,3 +129,20 @@ def test_a_client_that_leaves_does_no_harm(api, collection):
         wait_for(lambda: api.get(api.path(collection)).json()["counts"]["documents"] > 0, "the first lines to be stored")
     assert api.get("/livez").status_code == 200
     assert len(lines(send(api, collection, [{"text": "after that"}]))) == 1
+
+
+def test_vectors_need_a_model(api, collection):
+    answers = lines(send(api, collection, [{"text": "with a vector", "vector": [1, 2]}, {"text": "without"}]))
+    assert [a["status"] for a in answers] == ["error", "created"]
+    assert answers[0]["error"]["pointer"] == "/vector" and "embedding.model" in answers[0]["error"]["message"]
+
+
+def test_one_long_vector_does_not_count_for_all():
+    """Memory for as many of the first one's length would be 26 GB, and the end of the worker."""
+    line = {"chunks": [{"text": "a", "vector": [1] * 16384}] + [{"vector": [1]}] * 400000}
+    with Ragd({}) as ragd:
+        collection = ragd.post("/api/v1/collections", json={"name": "c"}).json()
+        body = json.dumps(line, separators=(",", ":")) + "\n"
+        ndjson = {"Content-Type": "application/x-ndjson"}
+        answer = ragd.post(f"/api/v1/collections/{collection['id']}/import", content=body, headers=ndjson).json()
+        assert answer["error"]["pointer"] == "/chunks/1/vector" and "dimensions" in answer["error"]["message"]

@@ -2,8 +2,20 @@
 
 import pytest
 
-from apitest import Api
+from apitest import NO_ID, Api
 from ragdtest import Postgres, Ragd, wait_for
+
+
+def accepted(call):
+    """The answer of `call`. The connection for writes comes back by itself, maybe a moment after a worker is ready again:
+    until then it is 503."""
+
+    def answer():
+        response = call()
+        assert response.status_code in (200, 201, 202, 503), response.text
+        return response if response.status_code != 503 else None
+
+    return wait_for(answer, "a write", every=0.05).json()
 
 
 @pytest.fixture
@@ -39,14 +51,21 @@ def test_an_outage_of_postgresql(cluster):
         wait_for(lambda: ragd.get("/readyz").status_code == 200, "the way back", every=0.05)
         assert api.document(document)["status"] == "ready"
 
-        def accepted():  # the connection for writes comes back by itself, maybe a moment later: until then 503
-            response = api.post(api.path(collection, "/documents"), json={"text": "during the outage"})
-            assert response.status_code in (200, 202, 503)
-            return response if response.status_code != 503 else None
-
-        again = wait_for(accepted, "a write", every=0.05)
-        assert api.settled(again.json()["document"])["status"] == "ready"
+        again = accepted(lambda: api.post(api.path(collection, "/documents"), json={"text": "during the outage"}))
+        assert api.settled(again["document"])["status"] == "ready"
         assert ragd.workers() == workers
+
+
+def test_the_log_of_an_outage_is_short(cluster):
+    """Of many refusals of the same kind one a second is logged, and how many there were besides."""
+    with Ragd({"database": {"url": cluster.url(), "auto_migrate": True}}) as ragd:
+        cluster.stop()
+        wait_for(lambda: ragd.get(f"/api/v1/documents/{NO_ID}").status_code == 503, "503")
+        for _ in range(500):
+            assert ragd.get(f"/api/v1/documents/{NO_ID}").status_code == 503
+        line = ragd.wait_log(" more in the last ")
+        assert "req_" in line or "not_ready" in line
+        assert ragd.log().count(" req_") < 100
 
 
 def test_a_database_that_starts_later(cluster):
@@ -60,7 +79,9 @@ def test_a_database_that_starts_later(cluster):
         cluster.start()
         wait_for(lambda: ragd.get("/readyz").status_code == 200, "the schema", every=0.05)
         api = Api(ragd)
-        api.ready(api.collection(), "the first document")
+        collection = accepted(lambda: api.post("/api/v1/collections", json={"name": "late"}))
+        document = accepted(lambda: api.post(api.path(collection, "/documents"), json={"text": "the first document"}))
+        assert api.settled(document["document"])["status"] == "ready"
         assert ragd.workers() == workers
     finally:
         ragd.close()

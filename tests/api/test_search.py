@@ -1,5 +1,7 @@
 """Search: ranking, filters, paging, highlights, explain, grouping, languages."""
 
+import hashlib
+
 import pytest
 
 from apitest import NO_ID
@@ -128,6 +130,63 @@ def test_hybrid_without_an_embedder_says_so(api, library):
     assert result["degraded"] == ["vectors"] and titles(result) == ["Rhine", "Danube"]
 
 
+def test_metadata_mode_lists_what_the_filter_lets_through(api, library):
+    def found(**members):
+        result = api.search(None, library, mode="metadata", **members)
+        return titles(result), result["total_estimate"]
+
+    newest_first = [members["title"] for _, members in reversed(DOCUMENTS)]
+    assert found() == (newest_first, len(DOCUMENTS))
+    pages = [found(top_k=3, offset=offset)[0] for offset in range(0, len(DOCUMENTS), 3)]
+    assert sum(pages, []) == newest_first
+    assert found(filter={"type": "eq", "key": "kind", "value": "river"}) == (["Danube", "Rhine"], 2)
+    hit = api.search(None, library, mode="metadata", top_k=1)["hits"][0]
+    assert hit["scores"] == {"bm25": None, "cosine": None, "rrf": None, "ranks": {}} and hit["ordinal"] == 0 and hit["text"]
+
+
+def test_context_is_the_text_around(api, collection):
+    text = "\n\n".join(f"Paragraph {i} speaks of {'an ibex' if i == 30 else 'goats'}, at some length. " + "More of the same. " * 20 for i in range(60))
+    document = api.ready(collection, text, title="long")
+    whole = api.get(f"/api/v1/documents/{document['id']}/text").text
+    for before, after in ((1, 1), (2, 0), (0, 3)):
+        hit = api.search("ibex", collection, top_k=1, context={"before": before, "after": after})["hits"][0]
+        start, end = hit["span"]["char_start"], hit["span"]["char_end"]
+        assert whole[:start].split()[-20:] == hit["context"]["before"].split()[-20:] or not before
+        assert whole[end:].split()[:20] == hit["context"]["after"].split()[:20] or not after
+        assert bool(hit["context"]["before"]) == bool(before) and bool(hit["context"]["after"]) == bool(after)
+    assert "context" not in api.search("ibex", collection)["hits"][0]
+    short = api.ready(collection, "a lone chamois", title="short")
+    hit = api.search("chamois", collection, context={"before": 10, "after": 10})["hits"][0]
+    assert hit["document_id"] == short["id"] and hit["context"] == {"before": "", "after": ""}
+
+
+def test_citations_are_verified(api, collection):
+    document = api.ready(collection, "Grüße aus Köln. The dome is 157 m high.")
+    hit = api.search("dome", collection)["hits"][0]
+    path = f"/api/v1/documents/{document['id']}/chunks/{hit['chunk_id']}/verify"
+    start = hit["text"].index("The dome")
+    quote = hit["text"][start:]
+    digest = hashlib.sha256(quote.encode()).hexdigest()
+    place = {"char_start": hit["span"]["char_start"] + start, "char_end": hit["span"]["char_end"]}
+
+    def verdict(**params):
+        return api.get(path, params=place | params).json()
+
+    for proof in ({"quote": quote}, {"sha256": digest}, {"quote": quote, "sha256": digest}):
+        assert verdict(**proof) == {"valid": True, "reason": None}
+    assert verdict(quote=quote.replace("157", "158"))["reason"] == "text_differs"
+    assert verdict(sha256=digest.replace(digest[0], "0" if digest[0] != "0" else "1"))["reason"] == "hash_differs"
+    assert verdict(quote=quote, char_start=place["char_start"] - 1)["reason"] == "text_differs"
+    assert verdict(quote=quote, char_end=place["char_end"] + 1)["reason"] == "out_of_range"
+    assert verdict(quote="", char_end=place["char_start"])["reason"] == "out_of_range"
+    gone = api.get(f"/api/v1/documents/{document['id']}/chunks/{NO_ID}/verify", params=place | {"quote": quote}).json()
+    assert gone == {"valid": False, "reason": "chunk_gone"}
+    api.problem(api.get(path, params=place), 422, "validation", "quote")
+    api.problem(api.get(path, params={"quote": quote}), 422, "validation", "char_start")
+    api.problem(api.get(path, params=place | {"sha256": "12"}), 422, "validation", "sha256")
+    api.problem(api.get(f"/api/v1/documents/{NO_ID}/chunks/{NO_ID}/verify", params=place | {"quote": "x"}), 404, "not_found")
+
+
 def test_changes_show_at_once(api, collection):
     document = api.ready(collection, "the okapi is an animal", metadata={"a": 1})
     assert api.search("okapi", collection)["hits"][0]["metadata"] == {"a": 1}
@@ -150,6 +209,11 @@ def test_changes_show_at_once(api, collection):
         ({"query": "x", "mode": "magic"}, "/mode"),
         ({"query": "x", "mode": "vector"}, "/mode"),
         ({"query": "x", "group_by": "page"}, "/group_by"),
+        ({"mode": "lexical"}, "/query"),
+        ({"query": "x", "weights": {"lexical": 0, "vector": 0}}, "/weights"),
+        ({"query": "x", "weights": {"lexical": -1}}, "/weights/lexical"),
+        ({"query": "x", "context": {"before": 11}}, "/context/before"),
+        ({"query": "x", "context": {"above": 1}}, "/context/above"),
         ({"query": "x", "collections": [1]}, "/collections/0"),
         ({"query": "x", "filter": {"type": "eq"}}, None),
         ({"query": "x", "filter": {"type": "and", "filters": [{"type": "gt", "key": "a", "value": True}]}}, None),

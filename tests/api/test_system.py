@@ -123,7 +123,7 @@ def test_base_path():
 # -- metrics
 
 
-SAMPLE = re.compile(r'^(ragd_[a-z_]+)(?:\{((?:[a-z_]+="[^"]*",?)*)\})? (-?[0-9.e+]+|\+Inf|NaN)$')
+SAMPLE = re.compile(r'^(ragd_[a-z_]+)(?:\{((?:[a-z_][a-z0-9_]*="[^"]*",?)*)\})? (-?[0-9.e+]+|\+Inf|NaN)$')
 
 
 def scrape(api):

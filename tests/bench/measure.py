@@ -29,13 +29,9 @@ def tree(pid):
 
 
 def cpu_seconds(root):
-    """CPU time of a tree; the root's ended children (a database backend, say) are included."""
-    total = 0
-    for pid in tree(root):
-        fields = stat_fields(pid)
-        if fields:
-            total += sum(int(n) for n in fields[11:15 if pid == root else 13])
-    return total / TICK
+    """CPU time of a tree, with that of its ended processes (a database backend, a cage), which who waited for them has."""
+    fields = [stat_fields(pid) for pid in tree(root)]
+    return sum(int(n) for f in fields if f for n in f[11:15]) / TICK
 
 
 def memory(root):

@@ -60,13 +60,17 @@ def nginx(tmp, workers):
     return Server(["/usr/sbin/nginx", "-e", f"{tmp}/nginx.log", "-c", f"{tmp}/nginx.conf"], port, tmp / "nginx.log")
 
 
-def fastapi(tmp, workers, dsn):
+def gunicorn(tmp, app, workers, env, python=sys.executable):
+    """A FastAPI application of this folder under gunicorn, with uvicorn workers."""
     port = free_port()
-    argv = [sys.executable, "/usr/bin/gunicorn", "-w", str(workers), "-k", "uvicorn.workers.UvicornWorker",
-            "-b", f"127.0.0.1:{port}", "--log-level", "warning", "--chdir", str(HERE), "fastapi_app:app"]
-    return Server(argv, port, tmp / "fastapi.log",
-                  {"BENCH_DSN": dsn, "BENCH_GET": sql.PEER_GET, "BENCH_LIST": sql.PEER_LIST,
-                   "BENCH_INSERT": sql.PEER_INSERT, "PYTHONDONTWRITEBYTECODE": "1"})
+    argv = [python, "-m", "gunicorn", "-w", str(workers), "-k", "uvicorn.workers.UvicornWorker", "-b", f"127.0.0.1:{port}",
+            "--log-level", "warning", "--timeout", "120", "--chdir", str(HERE), f"{app}:app"]  # fmt: skip
+    return Server(argv, port, tmp / f"{app}.log", {**env, "PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def fastapi(tmp, workers, dsn):
+    return gunicorn(tmp, "fastapi_app", workers, {
+        "BENCH_DSN": dsn, "BENCH_GET": sql.PEER_GET, "BENCH_LIST": sql.PEER_LIST, "BENCH_INSERT": sql.PEER_INSERT})
 
 
 def postgres():

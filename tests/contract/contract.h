@@ -2,11 +2,12 @@
  * temporary directory, and PostgreSQL in a database of its own when RAGD_TEST_PG_URL names a cluster (with_postgres.sh).
  * The tests know only the verbs of store.h, and these few helpers. */
 #pragma once
+#include "tests/failure.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/scoreboard.h"
 #include "worker/fiber/loop.h"
-#include "worker/store/store.h"
+#include "worker/core/backends.h"
 #include <ftw.h>
 #include <libpq-fe.h>
 #include <setjmp.h>
@@ -21,6 +22,7 @@
 
 struct world {
     struct store *s;
+    struct backends b; /* with that store */
     struct arena a;
     struct config *cfg;
     bool sqlite;
@@ -43,37 +45,6 @@ struct contract_test {
 #fn, fn  \
     }
 
-/* Ends the test, from its own fiber. cmocka's assertions would leave the fiber's stack. */
-__attribute__((noreturn, format(printf, 3, 4))) static inline void fail_at(struct world *w, int line, const char *fmt,
-                                                                           ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(w->what, sizeof w->what, fmt, ap);
-    va_end(ap);
-    w->line = line;
-    longjmp(w->failed, 1);
-}
-
-#define must(w, cond) ((cond) ? (void)0 : fail_at(w, __LINE__, "%s", #cond))
-/* A call that succeeds; one that fails with a code. Both use w->e. */
-#define ok(w, call)        \
-    ((call) == 0 ? (void)0 \
-                 : fail_at(w, __LINE__, "%s: %s: %s (%s)", #call, err_wire((w)->e.code), (w)->e.msg, (w)->e.log))
-#define fails(w, want, call)                                                                               \
-    do {                                                                                                   \
-        (w)->e.code = ERR_NONE;                                                                            \
-        if ((call) != -1)                                                                                  \
-            fail_at(w, __LINE__, "%s: succeeded", #call);                                                  \
-        if ((w)->e.code != (want))                                                                         \
-            fail_at(w, __LINE__, "%s: %s: %s (%s)", #call, err_wire((w)->e.code), (w)->e.msg, (w)->e.log); \
-    } while (0)
-#define same(w, a_, b_)                                               \
-    do {                                                              \
-        long long x_ = (long long)(a_), y_ = (long long)(b_);         \
-        if (x_ != y_)                                                 \
-            fail_at(w, __LINE__, "%s = %lld, not %lld", #a_, x_, y_); \
-    } while (0)
 #define same_str(w, a_, z)                                                             \
     do {                                                                               \
         struct str x_ = (a_), y_ = str_of(z);                                          \
@@ -121,7 +92,7 @@ static inline void behind_its_back(struct world *w, const char *sqlite, const ch
         PGconn *c = PQconnectdb(w->url);
         PGresult *r = PQexec(c, postgres);
         if (PQresultStatus(r) != PGRES_COMMAND_OK)
-            fail_at(w, 0, "%s: %s", postgres, PQerrorMessage(c));
+            fail_at(w, __LINE__, "%s: %s", postgres, PQerrorMessage(c));
         PQclear(r);
         PQfinish(c);
         return;
@@ -132,7 +103,7 @@ static inline void behind_its_back(struct world *w, const char *sqlite, const ch
              " c.execute(sys.argv[2]); c.commit()' '%s/sub/ragd.db' \"%s\"",
              w->dir, sqlite);
     if (system(command) != 0)
-        fail_at(w, 0, "%s", sqlite);
+        fail_at(w, __LINE__, "%s", sqlite);
 }
 
 static inline struct config *config_for(const char *url, const char *more)
@@ -189,6 +160,7 @@ static inline void world_fiber(void *arg)
     if (setjmp(w->failed) == 0) {
         ok(w, store_open(w->cfg, &w->s, &w->e));
         ok(w, DO(w, migrate, &applied));
+        w->b = (struct backends){.cfg = w->cfg, .store = w->s};
         w->fn(w);
         store_close(w->s);
     }

@@ -86,6 +86,16 @@ static inline void turn(void)
     loop_run();
 }
 
+/* Turns the loop until the query says so. */
+static inline void turn_until(const char *query, long at_least)
+{
+    int64_t end = clock_ns() + 30 * SEC;
+    do {
+        turn();
+        assert_true(clock_ns() < end);
+    } while (sql_number(query) < at_least);
+}
+
 static inline int teardown(void **state)
 {
     (void)state;

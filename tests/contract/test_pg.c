@@ -1,5 +1,9 @@
 /* Every promise of worker/io/pg.h that needs no loss of a connection (test_pg_loss.c), against a real server. */
 #include "tests/contract/pg_calls.h"
+#include "common/places.h"
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- values ---- */
 
@@ -204,6 +208,32 @@ static void test_a_slow_call_given_up_is_cancelled_on_the_server(void **state)
                      0);
 }
 
+/* The neighbours that wait behind a statement nobody wants are not harmed by its cancellation. */
+static void test_a_stuck_statement_given_up_is_cancelled_and_nobody_else(void **state)
+{
+    (void)state;
+    cfg.database_statement_timeout = 60000;
+    for (int write = 0; write < 2; write++) {
+        struct call stuck = write ? (struct call){.stmt = PUT_SLOW, .arg = {6000, 0, 60000}, .text = "w", .n = 3}
+                                  : (struct call){.stmt = SLEEP_FAST, .arg = {60000}, .n = 1};
+        struct call after[5];
+        int64_t begin = clock_ns();
+        stuck.deadline_ms = 50;
+        start(&stuck);
+        for (int i = 0; i < 5; i++) {
+            after[i] = write ? (struct call){.stmt = PUT, .arg = {6001 + i}, .text = "n", .n = 2}
+                             : (struct call){.stmt = GET, .arg = {i + 1}, .n = 1};
+            start(&after[i]);
+        }
+        loop_run();
+        assert_int_equal(stuck.rc, -1);
+        for (int i = 0; i < 5; i++)
+            assert_int_equal(after[i].rc, 0);
+        assert_true(clock_ns() - begin < 20 * SEC);
+    }
+    assert_int_equal(sql_number("SELECT count(*) FROM t WHERE id >= 6000"), 5);
+}
+
 static void test_statement_timeout(void **state)
 {
     (void)state;
@@ -245,35 +275,84 @@ static void test_the_queue_is_bounded(void **state)
         assert_string_equal(c[i].value, "v1");
 }
 
+/* A sibling has all places of the budget; calls wait for one, but not for ever. When it is killed, they are free. */
 static void test_the_budget_of_connections(void **state)
 {
     (void)state;
     struct call a = {.stmt = GET, .arg = {1}, .n = 1}, b = {.stmt = SLEEP, .arg = {1}, .n = 1};
-    struct scoreboard *sb;
+    struct places *p;
     struct err e;
     int fd;
     one(&a);
-    uint64_t mine = slot_self->stat[STAT_store_connections];
-    assert_int_equal(scoreboard_create(&sb, &fd, 2, &e), 0);
-    struct slot *before = slot_self;
-    scoreboard_attach(sb, 0);
-    slot_self->stat[STAT_store_connections] = mine;
-    atomic_store(&sb->slot[0].state, WORKER_READY);
-    atomic_store(&sb->slot[1].state, WORKER_READY);
-    sb->slot[1].stat[STAT_store_connections] = 10; /* a sibling has them all */
+    assert_int_equal(places_create(&p, &fd, &e), 0);
+    pid_t sibling = fork();
+    if (sibling == 0) {
+        if (places_join(p, fd, &e))
+            _exit(1);
+        for (int i = 0; i < 10; i++)
+            atomic_store(&p->place[i], places_mark());
+        for (;;)
+            pause();
+    }
+    while (!atomic_load(&p->place[9]))
+        usleep(1000);
+    assert_int_equal(places_join(p, fd, &e), 0);
     one(&b);
     assert_int_equal(b.rc, -1);
     assert_int_equal(b.e.code, ERR_OVERLOADED);
-    atomic_store(&sb->slot[1].state, WORKER_EXITED); /* it was killed: its share is free */
+    kill(sibling, SIGKILL);
+    assert_int_equal(waitpid(sibling, NULL, 0), sibling);
     while (b.rc) {
         struct call nap = {.stmt = SLEEP_FAST, .arg = {20}, .n = 1};
         one(&nap);
         one(&b);
     }
-    assert_int_equal(b.rc, 0);
-    before->stat[STAT_store_connections] = slot_self->stat[STAT_store_connections];
-    slot_self = before;
-    close(fd);
+    assert_int_equal(slot_self->stat[STAT_store_connections], 2); /* that for writes was idle, and made room */
+}
+
+/* ---- the end of a worker ---- */
+
+static const char busy[] = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ragd' AND state = 'active'";
+static const char connected[] = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ragd'";
+
+static void test_a_draining_worker_closes_what_is_idle_and_connects_on_demand(void **state)
+{
+    (void)state;
+    struct call a = {.stmt = GET, .arg = {1}, .n = 1}, s = {.stmt = SLEEP, .arg = {1}, .n = 1};
+    one(&a);
+    one(&s);
+    assert_true(sql_number(connected) >= 2);
+    pg_drain(pg);
+    while (slot_self->stat[STAT_store_connections])
+        turn();
+    assert_int_equal(sql_number(connected), 0); /* a place that is given back is one that the server has given up */
+    one(&a);
+    assert_string_equal(a.value, "v1");
+    while (!pg_leave(pg))
+        turn();
+    assert_int_equal(sql_number(connected), 0);
+}
+
+static void test_at_the_end_of_the_time_statements_are_cancelled(void **state)
+{
+    (void)state;
+    cfg.database_statement_timeout = 60000;
+    struct call c[3] = {{.stmt = SLEEP, .arg = {60000}, .n = 1},
+                        {.stmt = SLEEP_FAST, .arg = {60000}, .n = 1},
+                        {.stmt = PUT_SLOW, .arg = {5000, 0, 60000}, .text = "w", .n = 3}};
+    for (int i = 0; i < 3; i++)
+        start(&c[i]);
+    turn_until(busy, 3);
+    for (int i = 0; i < 3; i++)
+        fiber_cancel(c[i].fiber);
+    pg_cancel_all(pg);
+    loop_run();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(c[i].e.code, ERR_CANCELED);
+    while (!pg_leave(pg))
+        turn();
+    assert_int_equal(sql_number(connected), 0);
+    assert_int_equal(sql_number("SELECT count(*) FROM t WHERE id = 5000"), 0);
 }
 
 /* ---- notices, sessions, unprepared ---- */
@@ -350,10 +429,13 @@ int main(void)
         TEST(test_writes_share_commits),
         TEST(test_an_abandoned_read_leaves_the_connection_sound),
         TEST(test_a_slow_call_given_up_is_cancelled_on_the_server),
+        TEST(test_a_stuck_statement_given_up_is_cancelled_and_nobody_else),
         TEST(test_statement_timeout),
         TEST(test_a_sent_write_is_waited_for),
         TEST(test_the_queue_is_bounded),
         TEST(test_the_budget_of_connections),
+        TEST(test_a_draining_worker_closes_what_is_idle_and_connects_on_demand),
+        TEST(test_at_the_end_of_the_time_statements_are_cancelled),
         TEST(test_listen),
         TEST(test_session),
         TEST(test_without_prepared_statements),

@@ -32,10 +32,9 @@ static void test_a_write_in_flight_says_that_it_may_have_happened(void **state)
     one(&(struct call){.stmt = PUT, .arg = {999}, .text = "first", .n = 2});
     struct call c = {.stmt = PUT_SLOW, .arg = {4000, 0, 2000}, .text = "w", .n = 3};
     start(&c);
-    do
-        turn();
-    while (sql_number("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ragd' AND state = 'active' AND "
-                      "query LIKE 'WITH s%'") == 0);
+    turn_until("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ragd' AND state = 'active' AND query "
+               "LIKE 'WITH s%'",
+               1);
     sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ragd'");
     loop_run();
     assert_int_equal(c.rc, -1);

@@ -353,7 +353,7 @@ static void delete_everywhere(struct world *w)
     struct uuid first = store_chunk_id(&a.id, 1, 0);
     fails(w, ERR_NOT_FOUND, GET(w, chunk_get, &first, &chunk));
     struct str red = STR("red");
-    ok(w, GET(w, search_candidates, &c, &red, 1, 100, &hits));
+    ok(w, GET(w, search_candidates, &c, &red, NULL, 1, 100, &hits));
     same(w, hits.n, 1);
     same(w, store_candidate_at(&hits, 0)->no >> 20, b.no);
     struct store_job j;

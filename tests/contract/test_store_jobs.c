@@ -302,11 +302,11 @@ static void stale_chunks_go(struct world *w)
     put_content(w, &c, "first", &d, &job);
     index_document(w, &d.id, (const char *[]){"word"}, 1);
     put_content(w, &c, "second", &d, &job);
-    ok(w, GET(w, search_candidates, &c, &word, 1, 10, &hits));
+    ok(w, GET(w, search_candidates, &c, &word, NULL, 1, 10, &hits));
     same(w, hits.n, 1);
     j = lease(w, &me);
     ok(w, DO(w, job_finish, &j.id, &me, JOB_failed, STR("bad"), STR("parsing"), STR("m"), 0));
-    ok(w, GET(w, search_candidates, &c, &word, 1, 10, &hits));
+    ok(w, GET(w, search_candidates, &c, &word, NULL, 1, 10, &hits));
     same(w, hits.n, 0);
     same(w, document_of(w, &d.id).chunks, 0);
     same(w, collection_of(w, &c.id).chunks, 0);

@@ -8,7 +8,7 @@ static struct store_candidates search(struct world *w, const struct store_collec
     size_t n = 0;
     while (rest.n)
         terms[n++] = str_cut(&rest, ' ');
-    ok(w, GET(w, search_candidates, c, terms, n, max, &hits));
+    ok(w, GET(w, search_candidates, c, terms, NULL, n, max, &hits));
     for (size_t i = 1; i < hits.n; i++)
         must(w, store_candidate_at(&hits, i - 1)->no < store_candidate_at(&hits, i)->no);
     return hits;
@@ -46,6 +46,53 @@ static void frequencies(struct world *w)
     hits = search(w, &c, "red green blue black", 5);
     same(w, hits.n, 5);
     must(w, !hits.truncated);
+}
+
+static void optional_terms(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b");
+    index_document(w, &a.id, (const char *[]){"red the the", "the", "blue the"}, 3);
+    index_document(w, &b.id, (const char *[]){"green \"the\" of red", "of blue"}, 2);
+    const struct str terms[] = {STR("the"), STR("red"), STR("of"), STR("green")};
+    const bool optional[] = {true, false, true, false};
+    struct store_candidates hits;
+    ok(w, GET(w, search_candidates, &c, terms, optional, 4, 100, &hits));
+    size_t found = 0;
+    for (size_t i = 0; i < hits.n; i++) {
+        struct store_candidate *h = store_candidate_at(&hits, i);
+        if (!h->tf[1] && !h->tf[3])
+            continue; /* it may be left out, and need not */
+        found++;
+        same(w, h->no, h->tf[3] ? b.no << 20 : a.no << 20);
+        same(w, h->tf[0], h->tf[3] ? 0 : 2);
+        same(w, h->tf[1], 1);
+        same(w, h->tf[2], h->tf[3] ? 1 : 0);
+        same(w, h->length, h->tf[3] ? 4 : 3);
+    }
+    same(w, found, 2);
+}
+
+static void counts_of_terms(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c"), other = a_collection(w, "other");
+    struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b"), o = a_document(w, &other, "o");
+    const struct str terms[] = {STR("red"), STR("blue"), STR("none")};
+    int64_t n[3];
+    bool known;
+    if (!w->s->ops->search_counts)
+        return;
+    index_document(w, &a.id, (const char *[]){"red red", "blue", "red blue"}, 3);
+    index_document(w, &b.id, (const char *[]){"red"}, 1);
+    index_document(w, &o.id, (const char *[]){"red blue none"}, 1);
+    ok(w, DO(w, search_counts, &c, terms, 3, n, &known));
+    must(w, known && n[0] == 3 && n[1] == 2 && n[2] == 0);
+    ok(w, DO(w, document_delete, &b.id, 0));
+    ok(w, DO(w, search_counts, &c, terms, 3, n, &known));
+    must(w, !known || (n[0] == 2 && n[1] == 2)); /* not known until its chunks are gone */
+    behind_its_back(w, "INSERT INTO hidden_chunks VALUES (1000)", "");
+    ok(w, DO(w, search_counts, &c, terms, 3, n, &known));
+    must(w, !known);
 }
 
 static void collections_apart(struct world *w)
@@ -94,6 +141,26 @@ static void odd_terms(struct world *w)
     struct store_document e = a_document(w, &c, "y");
     index_document(w, &e.id, (const char *[]){longest}, 1);
     same(w, search(w, &c, longest, 100).n, 1);
+}
+
+/* Around the places where a length takes one byte more. */
+static void lengths(struct world *w)
+{
+    static const int n[] = {1, 127, 128, 300, 16383, 16384, 20000};
+    struct store_collection c = a_collection(w, "c");
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
+        struct store_document d = a_document(w, &c, arena_printf(&w->a, "d%zu", i).p);
+        struct buf b = {0};
+        for (int k = 0; k < n[i]; k++)
+            buf_printf(&b, "%sw%d", k ? " " : "", k % 100);
+        const char *text = arena_dup(&w->a, buf_view(&b)).p;
+        index_document(w, &d.id, (const char *[]){text}, 1);
+        buf_fini(&b);
+    }
+    struct store_candidates hits = search(w, &c, "w0", 100);
+    same(w, hits.n, sizeof n / sizeof *n);
+    for (size_t i = 0; i < hits.n; i++)
+        same(w, store_candidate_at(&hits, i)->length, n[i]);
 }
 
 static void many_chunks(struct world *w)
@@ -203,7 +270,8 @@ static void fetch(struct world *w)
 
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(frequencies), TEST(collections_apart), TEST(odd_terms), TEST(many_chunks),
-                                    TEST(saturation),  TEST(long_documents),    TEST(fetch)};
+    struct contract_test tests[] = {
+        TEST(frequencies), TEST(optional_terms), TEST(counts_of_terms), TEST(collections_apart), TEST(odd_terms),
+        TEST(lengths),     TEST(many_chunks),    TEST(saturation),      TEST(long_documents),    TEST(fetch)};
     return contract_main("store search", tests, sizeof tests / sizeof *tests, argc, argv);
 }

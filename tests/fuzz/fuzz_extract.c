@@ -1,5 +1,6 @@
 /* From the bytes of a file to its chunks. The first byte chooses what the client says of it and how it is cut; the rest is
  * the file. Whatever it is: it is refused with a code, or its blocks, chunks and terms keep their promises. */
+#include "tests/fuzz/blocks.h"
 #include "worker/core/chunk.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -11,20 +12,6 @@ static const struct {
 } said[] = {
     {"", "a.md"}, {"text/html", ""}, {"", "a.txt"}, {"", "a.c"}, {"text/plain; charset=koi8-r", ""}, {"", ""},
 };
-
-static void check_blocks(const struct extracted *x)
-{
-    size_t at = 0;
-    assert(x->n > 0 && str_is_utf8(x->text) && !memchr(x->text.p, 0, x->text.n));
-    for (size_t i = 0; i < x->n; i++) {
-        const struct block *b = &x->block[i];
-        assert(b->from == at && b->to > b->from && b->to <= x->text.n);
-        assert(b->kind != BLOCK_HEADING || (b->level >= 1 && b->level <= 6));
-        at = b->to + 2;
-        assert(i + 1 == x->n || memcmp(x->text.p + b->to, "\n\n", 2) == 0);
-    }
-    assert(at == x->text.n + 2 && str_is_utf8(x->title));
-}
 
 static void check_terms(struct str terms)
 {
@@ -79,8 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(e.code == ERR_VALIDATION && code && e.msg[0]);
     } else {
         check_blocks(&x);
-        struct chunking c = {how / 6 % 3, how / 18 % 2 ? 16 : 100, how / 36 % 2 ? 8 : 0};
-        struct analyzer *an = analyzer_new(str_of(languages[how / 72 % 4]), &e);
+        struct chunking c = {how / 6 % 4, how / 24 % 2 ? 16 : 100, how / 48 % 2 ? 8 : 0, 200};
+        struct analyzer *an = analyzer_new(str_of(languages[how / 96 % 4]), &e);
         struct store_chunk_new *chunks;
         size_t n;
         assert(an && chunk_document(&a, an, &x, &c, 1000000, &chunks, &n, &e) == 0);

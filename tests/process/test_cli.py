@@ -1,5 +1,6 @@
 """The commands that touch data, run as a user runs them: the real binary, with and without a server, on both stores."""
 
+import hashlib
 import http.server
 import json
 import os
@@ -10,9 +11,10 @@ import subprocess
 import threading
 
 import pytest
-from ragdtest import BIN, Postgres, Ragd, children_of, alive, free_port, wait_for
+from ragdtest import BIN, Postgres, Ragd, children_of, clean_environ, alive, free_port, wait_for
 
-COMMANDS = ["serve", "check", "dump", "status", "version", "migrate", "seed", "ingest", "search", "health"]
+DATA_COMMANDS = ["migrate", "seed", "ingest", "search", "ask", "eval", "cache", "health"]
+COMMANDS = ["serve", "check", "dump", "status", "version", *DATA_COMMANDS]
 
 
 class Cli:
@@ -23,8 +25,7 @@ class Cli:
         self.url = url
 
     def environ(self):
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("RAGD_", "DATABASE_URL", "PORT"))}
-        return {**keep, "DATABASE_URL": self.url}
+        return clean_environ({"DATABASE_URL": self.url})
 
     def start(self, *args, **kw):
         return subprocess.Popen([BIN, *args], cwd=self.folder, env=self.environ(), stdin=subprocess.DEVNULL,
@@ -72,7 +73,7 @@ def test_every_command_explains_itself(lite, command):
     assert text.startswith(f"usage: ragd {command}")
 
 
-@pytest.mark.parametrize("command", ["migrate", "seed", "ingest", "search", "health"])
+@pytest.mark.parametrize("command", DATA_COMMANDS)
 def test_wrong_usage_is_2_and_bad_configuration_78(lite, command):
     assert "--nonsense" in lite.run(command, "--nonsense", code=2).stderr
     (lite.folder / "bad.yaml").write_text("server:\n  wrokers: 3\n")
@@ -126,6 +127,66 @@ def test_search(cli):
     assert "no collection" in cli.run("search", "--collection", "absent", "x", code=1).stderr
     cli.run("search", code=2)
     cli.run("search", "--top-k", "0", "x", code=2)
+
+
+def test_eval(cli):
+    cli.run("seed")
+    golden = cli.folder / "golden.ndjson"
+    golden.write_text("\n".join(json.dumps(q) for q in (
+        {"id": "birds", "query": "puffins burrow", "relevant": ["sample/newsletter.html"]},
+        {"query": "anemometer", "relevant": [{"external_id": "sample/instruments.md", "grade": 2}, "sample/absent"]},
+        {"id": "never", "query": "xylophone", "relevant": ["sample/soup.md"]})))  # fmt: skip
+    args = ("eval", "--collection", "sample", "--mode", "lexical")
+    run = cli.json(*args, "--save", "base.json", str(golden))
+    one = {q["id"]: q for q in run["questions"]}
+    assert one["birds"] == {"id": "birds", "recall@k": 1, "rr": 1, "ndcg@10": 1}
+    assert one["anemometer"]["recall@k"] == 0.5 and one["anemometer"]["rr"] == 1
+    assert one["never"] == {"id": "never", "recall@k": 0, "rr": 0, "ndcg@10": 0}
+    assert run["n"] == 3 and run["mrr"] == pytest.approx(2 / 3) and run["passed"] is True
+    assert json.loads((cli.folder / "base.json").read_text()) == run
+
+    # The same state against itself, and against a base that was better.
+    same = cli.json(*args, "--base", "base.json", "--max-drop", "0", str(golden))
+    assert (same["better"], same["worse"], same["new"]) == (0, 0, 0)
+    better = {**run, "ndcg@10": 1, "questions": [{"id": "never", "ndcg@10": 1}]}
+    (cli.folder / "better.json").write_text(json.dumps(better))
+    lost = cli.run(*args, "--base", "better.json", "--max-drop", "0.01", str(golden), code=1).stdout
+    assert "1.000 -> 0.000  never" in lost and "NOT PASSED: nDCG@10" in lost and "2 not in it" in lost
+    assert cli.json(*args, "--base", "better.json", "--max-drop", "0.9", str(golden))["worse"] == 1
+    assert cli.json(*args, "--min-ndcg", "0.9", str(golden), code=1)["problem"].startswith("nDCG@10 is 0.")
+    cli.run(*args, "--min-recall", "0.5", "--k", "5", str(golden))
+
+    # A chunk can be meant, too.
+    hit = cli.json("search", "puffins")["hits"][0]
+    golden.write_text(json.dumps({"query": "puffins burrow", "relevant": [{"chunk_id": hit["chunk_id"]}]}))
+    assert cli.json("eval", str(golden))["ndcg@10"] == 1
+
+    golden.write_text('{"query": "x", "relevant": ["a"]}\n{"query": "y"}\n')
+    assert "golden.ndjson: line 2: " in cli.run("eval", str(golden), code=1).stderr
+    assert "no collection" in cli.run("eval", "--collection", "absent", "base.json", code=1).stderr
+    cli.run("eval", code=2)
+    cli.run("eval", "--max-drop", "0.1", "x", code=2)
+    cli.run("eval", "--min-ndcg", "7", "x", code=2)
+
+
+def test_search_modes(lite):
+    lite.run("seed")
+    assert lite.json("search", "--mode", "lexical", "puffins")["degraded"] is False
+    assert lite.json("search", "puffins")["degraded"] is True  # hybrid, and there is no embedder
+    assert "embedding.url" in lite.run("search", "--mode", "vector", "puffins", code=1).stderr
+    assert "--mode" in lite.run("search", "--mode", "magic", "puffins", code=2).stderr
+
+
+def test_ask(cli):
+    cli.run("seed")
+    answer = cli.json("ask", "--collection", "sample", "What does the anemometer measure?")
+    assert answer["grounded"] and answer["model"] is None and answer["citations"][0]["quote"] in answer["answer"]
+    human = cli.run("ask", "--extractive", "What does the anemometer measure?").stdout
+    assert human.startswith(answer["answer"]) and "\n[1] " in human
+    assert cli.run("ask", "xylophone", code=1).stdout.startswith("Nothing was found")
+    assert "no collection" in cli.run("ask", "--collection", "absent", "x", code=1).stderr
+    cli.run("ask", code=2)
+    cli.run("ask", "--mode", "metadata", "x", code=2)
 
 
 def test_ingest_resumes(cli):
@@ -222,6 +283,27 @@ def test_ingest_takes_large_files_and_strange_names(cli):
     assert cli.json("search", "quay")["hits"][0]["external_id"] == f"{folder}/caf%E9\n.txt"
     assert cli.json("search", "bollard")["total"] > 1
     assert cli.json("ingest", "in")["unchanged"] == 2
+
+
+def test_ingest_takes_long_paths(cli):
+    """Longer than an external id may be: its hash takes the place of the path, and the name stays what it is."""
+    folder = cli.folder.resolve() / "in"
+    while len(str(folder)) < 190:
+        folder /= "a" * 10
+    folder.mkdir(parents=True)
+    room = 256 - len(str(folder)) - len("/.txt")
+    fits, long = (folder / ("b" * n + ".txt") for n in (room, room + 1))
+    fits.write_text("a quay just above")
+    long.write_text("a quay at the very end")
+    assert cli.json("ingest", "in")["ready"] == 2
+    assert cli.json("ingest", "in")["unchanged"] == 2
+    lines = [json.loads(line) for line in cli.run("export", "--collection", "default").stdout.splitlines()]
+    documents = {d["filename"]: d["external_id"] for d in lines if "filename" in d}
+    digest = hashlib.sha256(str(long).encode()).hexdigest()
+    assert documents == {fits.name: str(fits), long.name: f"path:sha256:{digest}"}
+    long.write_text("another quay")
+    again = cli.json("ingest", "in")
+    assert again["updated"] == 1 and again["unchanged"] == 1, again
 
 
 def test_ingest_draws_a_bar_on_a_terminal(lite):

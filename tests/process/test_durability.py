@@ -4,29 +4,28 @@ import hashlib
 import itertools
 import os
 import random
-import signal
-import threading
 
 import httpx
 import pytest
 
+from kills import kill_master, kill_worker
 from ragdtest import Ragd, wait_for
+from watch import Background
 
 ROUNDS = int(os.environ.get("RAGD_KILL_ROUNDS", "10"))
 CLIENTS = 4
 WORDS = "ledger copper harbour quiet index lantern orbit meadow signal turbine velvet winter".split()
 
 
-class Uploads:
+class Uploads(Background):
     """Clients that upload without pause and remember what the server said yes to."""
 
     def __init__(self, server, collection):
         self.server, self.collection = server, collection
         self.acknowledged = {}  # document id -> SHA-256 of its bytes
         self.numbers = itertools.count()
-        self.over = threading.Event()
         self.odd = []
-        self.threads = [threading.Thread(target=self.run, args=(i,)) for i in range(CLIENTS)]
+        super().__init__((i,) for i in range(CLIENTS))
 
     def body(self):
         n = next(self.numbers)
@@ -38,57 +37,24 @@ class Uploads:
     def run(self, number):
         url = f"{self.server.url}/api/v1/collections/{self.collection}/documents"
         with httpx.Client(timeout=30, trust_env=False) as client:
-            while not self.over.is_set():
+            while not self.done.is_set():
                 data = self.body().encode()
                 try:
                     reply = client.post(url, files={"file": (f"{number}.txt", data, "text/plain")})
                 except httpx.TransportError:
-                    self.over.wait(0.02)  # the server is down or the worker was killed: nothing was promised
+                    self.done.wait(0.02)  # the server is down or the worker was killed: nothing was promised
                     continue
                 if reply.status_code in (200, 202):
                     self.acknowledged[reply.json()["document"]["id"]] = hashlib.sha256(data).hexdigest()
                 elif reply.status_code == 503:
                     assert "retry-after" in reply.headers
-                    self.over.wait(0.05)
+                    self.done.wait(0.05)
                 else:
                     self.odd.append((reply.status_code, reply.text))
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc):
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
 
     def wait_for_more(self, count):
         goal = len(self.acknowledged) + count
         wait_for(lambda: len(self.acknowledged) >= goal, f"{count} more uploads; odd answers: {self.odd[:3]}", 60)
-
-
-def kill_worker(server, role):
-    pids = [w["pid"] for w in server.status()["workers"] if w["role"] == role and w["state"] == "READY"]
-    if pids:
-        os.kill(random.choice(pids), signal.SIGKILL)
-
-
-def kill_master(server):
-    """Its workers notice and let go of the address before they end; then the next start binds at the first try."""
-    server.proc.kill()
-    server.proc.wait()
-    wait_for(lambda: not listens(server), "the orphans to close the listener")
-    server.spawn()
-    server.wait_ready()
-
-
-def listens(server):
-    try:
-        server.connect(1).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("product", ["sqlite", "postgresql"])

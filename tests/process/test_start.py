@@ -5,11 +5,13 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 
 import httpx
 import pytest
 
 from ragdtest import BIN, DEADLINE, Ragd, alive, clean_environ, free_port, wait_for
+from watch import hup
 
 STOPPED, USAGE, BIND, LOCKED, CONFIG = 0, 2, 5, 6, 78
 
@@ -74,12 +76,6 @@ def test_check_refuses_addresses_with_the_reason(ragd, address, reason):
     done = ragd.cli("check")
     assert done.returncode == CONFIG
     assert reason in done.stderr
-
-
-def test_check_accepts_a_good_configuration(ragd):
-    ragd.write_config({"debug": {"faults": False}})
-    done = ragd.cli("check")
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_occupied_port_exits_5_and_names_the_holder(ragd):
@@ -180,11 +176,58 @@ def test_pidfile_that_names_a_live_stranger_does_not_prevent_a_start(ragd):
     assert path.read_text() == f"{ragd.pid}\n"
 
 
+@pytest.mark.parametrize("name", ["missing/ragd.pid", ".", "link", "precious", "fifo"])
+def test_a_pidfile_that_cannot_be_one_is_refused_and_left_alone(ragd, name):
+    path = ragd.dir / name
+    if name == "link":
+        path.symlink_to(ragd.file)
+    elif name == "precious":
+        path.write_text("17 reasons")
+    elif name == "fifo":
+        os.mkfifo(path)
+    ragd.write_config({"server": {"pidfile": str(path)}})
+    assert ragd.spawn().wait_exit() == CONFIG
+    assert f"server.pidfile: {path}" in ragd.log() or f"server.pidfile: cannot open {path}" in ragd.log()
+    check = ragd.cli("check")
+    assert check.returncode == CONFIG and "server.pidfile: " in check.stderr
+    assert name != "precious" or path.read_text() == "17 reasons"
+
+
+def test_a_reload_moves_the_pidfile_and_takes_no_one_elses(ragd):
+    paths = [ragd.dir / f"{name}.pid" for name in ("first", "second")]
+    held = Ragd({"server": {"pidfile": str(ragd.dir / "held.pid")}})
+    ragd.write_config({"server": {"pidfile": str(paths[0])}})
+    ragd.start()
+    try:
+        held.start()
+        for bad, said in [("held.pid", f"pid {held.pid} holds server.pidfile"), ("missing/ragd.pid", "server.pidfile: cannot open")]:
+            ragd.write_config({"server": {"pidfile": str(ragd.dir / bad)}})
+            done = ragd.cli("reload")
+            assert done.returncode == 1 and said in done.stderr
+        with socket.create_server(("127.0.0.1", 0)) as taken:  # another reason: the file that was made goes again
+            bind = [f"127.0.0.1:{ragd.port}", f"127.0.0.1:{taken.getsockname()[1]}"]
+            ragd.write_config({"server": {"pidfile": str(paths[1]), "bind": bind}})
+            assert ragd.cli("reload").returncode == 1
+        assert paths[0].read_text() == f"{ragd.pid}\n" and not paths[1].exists()
+        workers = ragd.workers()
+        ragd.write_config({"server": {"bind": bind[:1]}})
+        assert ragd.cli("reload").returncode == 0
+        assert paths[1].read_text() == f"{ragd.pid}\n" and not paths[0].exists()
+        assert ragd.workers() == workers
+        assert held.stop() == STOPPED
+        held.write_config({"server": {"pidfile": str(paths[1])}})
+        assert held.spawn().wait_exit() == LOCKED
+        ragd.write_config({"server": {"pidfile": None}})
+        assert ragd.cli("reload").returncode == 0 and not paths[1].exists()
+    finally:
+        held.close()
+
+
 def test_of_many_starts_at_once_one_wins(tmp_path):
     path = tmp_path / "ragd.pid"
     # The same port for all: without the lock the losers would fail to bind, which is another exit code.
     port = free_port()
-    servers = [Ragd({"server": {"pidfile": str(path), "bind": [f"127.0.0.1:{port}"]}}) for _ in range(12)]
+    servers = [Ragd({"server": {"pidfile": str(path), "bind": [f"127.0.0.1:{port}"]}}) for _ in range(20)]
     try:
         for server in servers:
             server.spawn()
@@ -210,6 +253,29 @@ def test_pidfile_is_free_again_after_kill_9(ragd):
     wait_for(lambda: not any(alive(p) for p in workers), "the workers to leave")
     ragd.start()
     assert path.read_text() == f"{ragd.pid}\n"
+
+
+def test_pidfile_is_never_absent_or_empty_while_reloads_go_on(ragd):
+    path, seen, over = ragd.dir / "ragd.pid", [], threading.Event()
+    ragd.write_config({"server": {"pidfile": str(path)}})
+    ragd.start()
+
+    def poll():
+        while not over.wait(0.001):
+            try:
+                seen.append(path.read_text())
+            except FileNotFoundError:
+                seen.append("absent")
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    try:
+        for _ in range(50):
+            assert "reloaded" in hup(ragd)
+    finally:
+        over.set()
+        poller.join()
+    assert len(seen) > 100 and set(seen) == {f"{ragd.pid}\n"}
 
 
 # -- command line
@@ -271,10 +337,14 @@ def test_access_log_to_a_file(ragd):
     assert "/livez" not in ragd.access_log()
 
 
-def test_access_log_that_cannot_be_opened_prevents_the_start(ragd):
-    ragd.write_config({"log": {"access": str(ragd.dir / "missing" / "access.log")}})
-    assert ragd.spawn().wait_exit() != STOPPED
-    assert "log.access" in ragd.log()
+@pytest.mark.parametrize("key", ["access", "file"])
+@pytest.mark.parametrize("name", ["missing/x.log", "."])
+def test_a_log_that_cannot_be_opened_is_a_bad_configuration(ragd, key, name):
+    ragd.write_config({"log": {key: str(ragd.dir / name)}})
+    assert ragd.spawn().wait_exit() == CONFIG
+    assert f"log.{key}: cannot open " in ragd.log()
+    check = ragd.cli("check")
+    assert check.returncode == CONFIG and f"log.{key}: cannot " in check.stderr
 
 
 def test_many_starts_and_stops_in_a_row_leave_nothing(ragd):

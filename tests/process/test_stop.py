@@ -1,45 +1,45 @@
 """Stopping: what is in flight or waits in the queue is answered, nothing waits longer than it may."""
 
 import concurrent.futures
+import os
 import re
 import signal
+import threading
 import time
 
-from ragdtest import Ragd, fetch, in_flight, wait_for
+import pytest
+
+from load import Load
+from ragdtest import Ragd, alive, fetch, free_port, in_flight, report, wait_for
+from watch import also_as_pid_1, hup, queued, ready
 
 
-def test_requests_in_flight_are_answered():
-    with Ragd({"server": {"workers": 2}}) as r, concurrent.futures.ThreadPoolExecutor(20) as pool:
-        answers = [pool.submit(fetch, f"{r.url}/debug/sleep?ms=1500") for _ in range(20)]
-        wait_for(lambda: in_flight(r) == 20, "20 requests in flight")
+@also_as_pid_1
+def test_requests_in_flight_are_answered(Server):
+    with Server({"server": {"workers": 4}}) as r, concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(fetch, f"{r.url}/debug/sleep?ms=2000") for _ in range(50)]
+        wait_for(lambda: in_flight(r) == 50, "50 requests in flight")
+        begin = time.monotonic()
         assert r.stop() == 0
-        assert [a.result() for a in answers] == [200] * 20
+        took = time.monotonic() - begin
+        report(f"stop with 50 requests of 2 s in flight, {Server.__name__}, seconds", round(took, 2))
+        assert took < 15  # graceful_timeout alone is 20 s
+        assert [a.result() for a in answers] == [200] * 50
         assert "had to be killed" not in r.log()
 
 
-def test_connections_in_the_queue_are_answered():
-    """One worker, its loop blocked, 50 connections in the kernel's queue, then TERM."""
-    with Ragd() as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=2000")
+@also_as_pid_1
+def test_connections_in_the_queue_are_answered(Server):
+    """One worker, its loop blocked, 100 connections in the kernel's queue, then TERM."""
+    with Server() as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=4000")
         wait_for(lambda: in_flight(r) == 1, "the loop to spin")
-        queued = [r.connect() for _ in range(50)]
-        for s in queued:
-            s.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert queue_length(r.port) == 50
+        sockets = queued(r, 100)
         assert r.stop() == 0
         assert spin.result() == 200
-        for s in queued:
+        for s in sockets:
             assert s.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
             s.close()
-
-
-def queue_length(port):
-    """Connections that wait for accept(): the receive queue of the listening socket."""
-    for line in open("/proc/net/tcp"):
-        fields = line.split()
-        if fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A":
-            return int(fields[4].split(":")[1], 16)
-    return 0
 
 
 def test_after_term_nobody_is_kept_waiting_in_a_queue():
@@ -73,7 +73,9 @@ def test_int_ends_a_drain():
         r.wait_log("stopping")
         begin = time.monotonic()
         assert r.stop(signal.SIGINT) == 0
-        assert time.monotonic() - begin < 15  # fast_timeout is 2 s; 30 s were asked for
+        took = time.monotonic() - begin
+        report("from INT during a drain to the exit, seconds", round(took, 2))
+        assert took < 15  # fast_timeout is 2 s; 30 s were asked for
         assert slow.result() != 200
 
 
@@ -87,13 +89,18 @@ def test_quit_does_not_wait():
         assert slow.result() != 200
 
 
-def test_a_worker_that_does_not_end_is_killed_and_its_request_named():
-    with Ragd({"server": {"graceful_timeout": "500ms", "fast_timeout": "300ms"}}) as r:
+@also_as_pid_1
+def test_a_worker_that_does_not_end_is_killed_and_its_request_named(Server):
+    with Server({"server": {"graceful_timeout": "3s"}}) as r:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
             wait_for(lambda: in_flight(r) == 1, "the loop to spin")
+            begin = time.monotonic()
             assert r.stop() == 0
+            took = time.monotonic() - begin
             assert spin.result() != 200
+        report(f"end of a worker that spins, graceful_timeout 3 s and fast_timeout 2 s, {Server.__name__}, seconds", round(took, 2))
+        assert 3 <= took < 20  # its own alarm may come first
         log = r.log()
         assert "has not drained in time" in log
         assert re.search(r"in flight for \d+\.\d s: GET /debug/spin", log)
@@ -101,22 +108,50 @@ def test_a_worker_that_does_not_end_is_killed_and_its_request_named():
 
 
 def test_shutdown_delay_keeps_serving_but_not_ready():
-    with Ragd({"server": {"shutdown_delay": "1500ms"}}) as r:
-        r.send(signal.SIGTERM)
-        wait_for(lambda: fetch(f"{r.url}/readyz") == 503, "/readyz 503")
-        assert fetch(f"{r.url}/livez") == 200
+    with Ragd({"server": {"workers": 2, "shutdown_delay": "5s"}}) as r:
+        with Load(r) as load:
+            kept = r.get("/livez")
+            assert "connection" not in kept.headers
+            begin = time.monotonic()
+            r.send(signal.SIGTERM)
+            wait_for(lambda: fetch(f"{r.url}/readyz") == 503, "/readyz 503", every=0.001)
+            report("from TERM to /readyz 503, ms", round(1000 * (time.monotonic() - begin)))
+            last = r.get("/livez")
+            assert (last.status_code, last.headers["connection"]) == (200, "close")
+            load.more(50)
+        assert time.monotonic() - begin < 5, "too slow a machine to see anything within the delay"
+        assert load.errors == 0, load
         assert r.proc.poll() is None
         assert r.wait_exit() == 0
+        assert time.monotonic() - begin > 5
+        assert fetch(f"{r.url}/livez") == "ConnectionRefusedError"
 
 
-def test_term_during_boot_ends_it():
-    r = Ragd(env={"RAGD_FAULT_BOOT": "hang"})
+@also_as_pid_1
+def test_term_during_boot_ends_it(Server):
+    r = Server(env={"RAGD_FAULT_BOOT": "hang"})
     try:
         r.spawn()
         r.wait_log("running on")
-        assert r.stop(timeout=10) == 0
+        begin = time.monotonic()
+        assert r.stop() == 0
+        report(f"from TERM during boot to the exit, {Server.__name__}, seconds", round(time.monotonic() - begin, 2))
     finally:
         r.close()
+
+
+def test_a_term_for_the_whole_group_is_a_stop_like_any_other():
+    """As some service managers send it. The status process, which the master would have end last, is told, too."""
+    r = Ragd({"server": {"workers": 2, "admin_bind": [f"127.0.0.1:{free_port()}"]}})
+    r.prefix = ["setsid"]
+    with r, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=1500")
+        wait_for(lambda: in_flight(r) == 1, "the request in flight")
+        wait_for(lambda: {w["state"] for w in r.status()["workers"]} == {"READY"}, "all workers")
+        os.killpg(r.pid, signal.SIGTERM)
+        assert r.wait_exit() == 0
+        assert slow.result() == 200
+        assert " died: " not in r.log()
 
 
 def test_stop_command_waits_for_the_end():
@@ -156,3 +191,22 @@ def test_a_connection_made_just_before_the_stop_is_still_served():
             answer = s.makefile("rb").read()
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and b"connection: close\r\n" in answer.lower()
             assert r.wait_exit() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_who_drains_since_before_is_not_left_behind(number):
+    """Its generation granted more time than the one that is stopped."""
+    with Ragd({"server": {"graceful_timeout": "60s", "fast_timeout": "20s"}}) as r:
+        request = threading.Thread(target=fetch, args=(r.url + "/debug/spin?ms=120000",))
+        request.start()
+        wait_for(lambda: in_flight(r) == 1, "the request")
+        spinning = ready(r)[0]
+        assert "reloaded in" in hup(r)
+        r.write_config({"server": {"graceful_timeout": "200ms", "fast_timeout": "200ms"}})
+        assert "reloaded in" in hup(r)
+        workers = r.workers()
+        assert spinning in workers
+        assert r.stop(number) == 0
+        assert not [pid for pid in workers if alive(pid)], r.log()
+        assert "leaving without them" not in r.log()
+        request.join()

@@ -47,7 +47,7 @@ static struct cut cut_text(struct str text, const char *name, struct chunking ho
     assert_int_equal(extract(&arena, text, STR(""), str_of(name), &c.x, &code, &e), 0);
     assert_int_equal(chunk_document(&arena, english, &c.x, &how, 100000, &c.chunk, &c.n, &e), 0);
     struct str all = c.x.text;
-    size_t covered = 0;
+    size_t covered = 0, last_from = 0, before = 0; /* characters before last_from */
     int64_t last_end = 0;
     assert_true(c.n > 0);
     for (size_t i = 0; i < c.n; i++) {
@@ -56,8 +56,11 @@ static struct cut cut_text(struct str text, const char *name, struct chunking ho
         assert_true(from < to && to <= all.n);
         assert_true(str_eq(k->text, (struct str){all.p + from, to - from}));
         assert_true(str_is_utf8(k->text));
-        assert_int_equal(k->char_start, chars((struct str){all.p, from}));
-        assert_int_equal(k->char_end, chars((struct str){all.p, to}));
+        before = from < last_from ? chars((struct str){all.p, from})
+                                  : before + chars((struct str){all.p + last_from, from - last_from});
+        last_from = from;
+        assert_int_equal(k->char_start, before);
+        assert_int_equal(k->char_end, before + chars(k->text));
         assert_true(k->byte_end > last_end); /* progress */
         last_end = k->byte_end;
         if (k->tokens > how.max_tokens)
@@ -81,7 +84,7 @@ static void test_small_document_is_one_chunk(void **state)
 {
     (void)state;
     struct cut c =
-        cut_text(STR("# Title\n\nOne sentence. Another one.\n"), "a.md", (struct chunking){CHUNK_AUTO, 320, 48});
+        cut_text(STR("# Title\n\nOne sentence. Another one.\n"), "a.md", (struct chunking){CHUNK_AUTO, 320, 48, 0});
     assert_int_equal(c.n, 1);
     assert_true(str_eqz(c.chunk[0].headings, "[\"Title\"]"));
     assert_true(str_eqz(c.chunk[0].text, "Title\n\nOne sentence. Another one."));
@@ -103,7 +106,7 @@ static struct str sentences(int n, int words)
 static void test_sentences_stay_whole_and_overlap(void **state)
 {
     (void)state;
-    struct cut c = cut_text(sentences(40, 10), "a.txt", (struct chunking){CHUNK_AUTO, 64, 20});
+    struct cut c = cut_text(sentences(40, 10), "a.txt", (struct chunking){CHUNK_AUTO, 64, 20, 0});
     assert_true(c.n > 6);
     for (size_t i = 0; i < c.n; i++) {
         struct str t = c.chunk[i].text;
@@ -113,7 +116,7 @@ static void test_sentences_stay_whole_and_overlap(void **state)
         if (i) /* two sentences are repeated */
             assert_true(c.chunk[i].byte_start < c.chunk[i - 1].byte_end);
     }
-    struct cut none = cut_text(sentences(40, 10), "a.txt", (struct chunking){CHUNK_AUTO, 64, 0});
+    struct cut none = cut_text(sentences(40, 10), "a.txt", (struct chunking){CHUNK_AUTO, 64, 0, 0});
     for (size_t i = 1; i < none.n; i++)
         assert_true(none.chunk[i].byte_start > none.chunk[i - 1].byte_end - 1);
 }
@@ -121,7 +124,7 @@ static void test_sentences_stay_whole_and_overlap(void **state)
 static void test_static_windows(void **state)
 {
     (void)state;
-    struct cut c = cut_text(sentences(40, 10), "a.txt", (struct chunking){CHUNK_STATIC, 64, 16});
+    struct cut c = cut_text(sentences(40, 10), "a.txt", (struct chunking){CHUNK_STATIC, 64, 16, 0});
     for (size_t i = 0; i + 1 < c.n; i++)
         assert_int_equal(c.chunk[i].tokens, 64);
     assert_int_equal(c.n, 8); /* 64 + 7 × 48 = 400 */
@@ -134,7 +137,7 @@ static void test_sections(void **state)
     (void)state;
     struct str md =
         STR("# A\n\nIntro text here.\n\n## B\n\nSecond part.\n\n### C\n\n#### D\n\nDeep part.\n\n## E\n\nLast.\n");
-    struct cut c = cut_text(md, "a.md", (struct chunking){CHUNK_STRUCTURE, 320, 48});
+    struct cut c = cut_text(md, "a.md", (struct chunking){CHUNK_STRUCTURE, 320, 48, 0});
     assert_int_equal(c.n, 4);
     assert_true(str_eqz(c.chunk[0].text, "A\n\nIntro text here."));
     assert_true(str_eqz(c.chunk[0].headings, "[\"A\"]"));
@@ -142,7 +145,7 @@ static void test_sections(void **state)
     assert_true(str_eqz(c.chunk[2].text, "C\n\nD\n\nDeep part."));
     assert_true(str_eqz(c.chunk[2].headings, "[\"A\",\"B\",\"C\"]"));
     assert_true(str_eqz(c.chunk[3].headings, "[\"A\",\"E\"]"));
-    struct cut packed = cut_text(md, "a.md", (struct chunking){CHUNK_AUTO, 320, 48});
+    struct cut packed = cut_text(md, "a.md", (struct chunking){CHUNK_AUTO, 320, 48, 0});
     assert_int_equal(packed.n, 1);
 }
 
@@ -156,10 +159,74 @@ static void test_heading_stays_with_its_text(void **state)
         buf_lit(&b, "\n\n");
     }
     arena_own(&arena, b.p, free);
-    struct cut c = cut_text(buf_view(&b), "a.md", (struct chunking){CHUNK_AUTO, 40, 8});
+    struct cut c = cut_text(buf_view(&b), "a.md", (struct chunking){CHUNK_AUTO, 40, 8, 0});
     for (size_t i = 0; i < c.n; i++)
         assert_int_equal(c.chunk[i].text.p[c.chunk[i].text.n - 1], '.');
     assert_true(str_eqz(c.chunk[0].headings, "[\"Part 0 \\\"x\\\"\"]"));
+}
+
+/* Paragraphs of a long section, `changed` of them put differently. */
+static struct str paragraphs(int n, int changed)
+{
+    struct buf b = {0};
+    unsigned random = 42;
+    for (int i = 0; i < n; i++) {
+        if (i == changed)
+            buf_lit(&b, "This paragraph was not there before. It has two sentences.\n\n");
+        for (int s = 0; s < 3; s++) {
+            for (int w = 0; w < 6 + (int)(random % 7); w++)
+                buf_printf(&b, "%s%u", w ? " word" : "Word", (random = random * 1103515245 + 12345) >> 16);
+            buf_lit(&b, ". ");
+        }
+        buf_lit(&b, "\n\n");
+    }
+    struct str s = buf_view(&b);
+    arena_own(&arena, b.p, free);
+    return s;
+}
+
+static size_t common(const struct cut *a, const struct cut *b)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t k = 0; k < b->n; k++)
+            if (memcmp(&a->chunk[i].sha256, &b->chunk[k].sha256, sizeof a->chunk[i].sha256) == 0) {
+                n++;
+                break;
+            }
+    return n;
+}
+
+static void test_an_edit_leaves_later_chunks_alone(void **state)
+{
+    (void)state;
+    struct chunking hows[] = {
+        {CHUNK_AUTO, 320, 48, 0}, {CHUNK_STRUCTURE, 128, 16, 0}, {CHUNK_PARENT_CHILD, 64, 0, 256}};
+    for (size_t i = 0; i < sizeof hows / sizeof *hows; i++) {
+        struct cut before = cut_text(paragraphs(400, -1), "a.txt", hows[i]);
+        struct cut after = cut_text(paragraphs(400, 100), "a.txt", hows[i]);
+        size_t same = common(&after, &before), fresh = after.n - same;
+        if (fresh * 10 > after.n)
+            fail_msg("%zu of %zu chunks are new", fresh, after.n);
+    }
+}
+
+static void test_parents(void **state)
+{
+    (void)state;
+    struct cut c = cut_text(paragraphs(30, -1), "a.txt", (struct chunking){CHUNK_PARENT_CHILD, 64, 0, 256});
+    int parents = 0;
+    for (size_t i = 0; i < c.n; i++) {
+        const struct store_chunk_new *k = &c.chunk[i];
+        assert_true(k->parent.byte_start <= k->byte_start && k->byte_end <= k->parent.byte_end);
+        struct str text = str_sub(c.x.text, 0, (size_t)k->parent.byte_start);
+        assert_int_equal(k->parent.char_start, chars(text));
+        parents += i == 0 || k->parent.byte_start != c.chunk[i - 1].parent.byte_start;
+    }
+    assert_true(parents > 2 && (size_t)parents * 2 < c.n);
+    c = cut_text(STR("One short sentence."), "a.txt", (struct chunking){CHUNK_PARENT_CHILD, 64, 0, 256});
+    assert_int_equal(c.n, 1);
+    assert_int_equal(c.chunk[0].parent.byte_end, 0); /* nothing around it */
 }
 
 static struct str repeated(const char *unit, size_t n)
@@ -178,11 +245,11 @@ static void test_any_text(void **state)
                                         "word ",  "½",    "I.",    "ab\n", "A B. ",      "\xcc\x81", "่ก",   "\" ",
                                         "z\n\nz", "1.5 ", "# a\n", "|",    "ﷺ ",         "ａ",       "'",   "x!x"};
     for (size_t u = 0; u < sizeof units / sizeof *units; u++)
-        for (int type = CHUNK_AUTO; type <= CHUNK_STRUCTURE; type++)
+        for (int type = CHUNK_AUTO; type <= CHUNK_PARENT_CHILD; type++)
             for (int tokens = 16; tokens <= 160; tokens += 144) {
                 struct str text = repeated(units[u], 1201);
-                cut_text(text, "a.txt", (struct chunking){(unsigned)type, tokens, tokens / 2});
-                cut_text(text, "a.c", (struct chunking){(unsigned)type, tokens, 3});
+                cut_text(text, "a.txt", (struct chunking){(unsigned)type, tokens, tokens / 2, 3 * tokens});
+                cut_text(text, "a.c", (struct chunking){(unsigned)type, tokens, 3, 2 * tokens});
             }
 }
 
@@ -205,7 +272,7 @@ static void test_mixtures(void **state)
         }
         arena_own(&arena, b.p, free);
         cut_text(buf_view(&b), round % 2 ? "a.md" : "a.txt",
-                 (struct chunking){(unsigned)round % 3, 16 + round % 40, round % 9});
+                 (struct chunking){(unsigned)round % 4, 16 + round % 40, round % 9, 2 * (16 + round % 40)});
     }
 }
 
@@ -217,7 +284,7 @@ static void test_too_many(void **state)
     struct err e = {0};
     struct store_chunk_new *chunk;
     size_t n;
-    struct chunking how = {CHUNK_AUTO, 16, 0};
+    struct chunking how = {CHUNK_AUTO, 16, 0, 0};
     assert_int_equal(extract(&arena, sentences(100, 10), STR(""), STR("a.txt"), &x, &code, &e), 0);
     assert_int_equal(chunk_document(&arena, english, &x, &how, 99, &chunk, &n, &e), -1);
     assert_int_equal(e.code, ERR_VALIDATION);
@@ -239,6 +306,9 @@ static void test_options(void **state)
     assert_int_equal(c.type, CHUNK_STATIC);
     assert_int_equal(c.max_tokens, 64);
     assert_int_equal(c.overlap, 32);
+    assert_int_equal(chunking_parse(&arena, STR("{\"type\":\"parent_child\",\"max_tokens\":64}"), &cfg, &c, &e), 0);
+    assert_int_equal(c.parent_tokens, 256);
+    assert_int_equal(c.overlap, 0);
     static const struct {
         const char *json, *pointer;
     } bad[] = {
@@ -247,6 +317,9 @@ static void test_options(void **state)
         {"{\"type\":\"static\",\"max_tokens\":64,\"overlap\":33}", "/chunking/overlap"},
         {"{\"max_tokens\":64}", "/chunking/max_tokens"},
         {"{\"typ\":\"auto\"}", "/chunking/typ"},
+        {"{\"type\":\"static\",\"parent_tokens\":640}", "/chunking/parent_tokens"},
+        {"{\"type\":\"parent_child\",\"overlap\":4}", "/chunking/overlap"},
+        {"{\"type\":\"parent_child\",\"max_tokens\":64,\"parent_tokens\":100}", "/chunking/parent_tokens"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(chunking_parse(&arena, str_of(bad[i].json), &cfg, &c, &e), -1);
@@ -271,7 +344,7 @@ static void count_turn(void *arg)
 static void chunk_big(void *arg)
 {
     (void)arg;
-    cut_text(sentences(60000, 8), "a.txt", (struct chunking){CHUNK_AUTO, 320, 48});
+    cut_text(sentences(60000, 8), "a.txt", (struct chunking){CHUNK_AUTO, 320, 48, 0});
     big.done = true;
     loop_stop();
 }
@@ -301,6 +374,8 @@ int main(void)
         T(test_static_windows),
         T(test_sections),
         T(test_heading_stays_with_its_text),
+        T(test_an_edit_leaves_later_chunks_alone),
+        T(test_parents),
         T(test_any_text),
         T(test_mixtures),
         T(test_too_many),

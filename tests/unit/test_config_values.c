@@ -98,6 +98,105 @@ static void database_urls(void **state)
     }
 }
 
+static void vector_urls(void **state)
+{
+    static const char *const good[][2] = {
+        {"embedded:", "embedded:"},
+        {"embedded", "embedded:"},
+        {"http://qdrant:6333", "http://qdrant:6333"},
+        {"https://u:p@h/prefix//", "https://u:p@h/prefix"},
+    };
+    static const char *const bad[] = {
+        "", "none:", "qdrant:6333", "http:", "http://", "http:///", "http://h?x=1", "http://h /"};
+    char set[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        snprintf(set, sizeof set, "vectors.url=%s", good[i][0]);
+        struct config *cfg = load(SET(set));
+        assert_string_equal(cfg->vectors_url, good[i][1]);
+        config_free(cfg);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(set, sizeof set, "vectors.url=%s", bad[i]);
+        assert_refused(SET(set), "vectors.url: ");
+    }
+    assert_refused(SET("vectors.prefix=a/b"), "vectors.prefix: ");
+    assert_refused(SET("vectors.port=0"), "vectors.port: ");
+}
+
+/* QDRANT_HOST and QDRANT_PORT, as existing stacks set them, and Kubernetes beside them. */
+static void a_vector_host_is_a_url(void **state)
+{
+    static const struct {
+        const char *host, *port, *url;
+    } cases[] = {
+        {"QDRANT_HOST=qdrant", "QDRANT_PORT=", "http://qdrant:6333"},
+        {"QDRANT_HOST=fd00::1", "QDRANT_PORT=7000", "http://[fd00::1]:7000"},
+        {"QDRANT_HOST=https://q.example:6334/", "QDRANT_PORT=1", "https://q.example:6334"},
+        {"QDRANT_HOST=qdrant", "QDRANT_PORT=tcp://10.0.0.1:6335", "http://qdrant:6335"},
+        {"QDRANT_HOST=", "QDRANT_PORT=tcp://10.0.0.1:6335", "embedded:"},
+        {"QDRANT_HOST=qdrant", "QDRANT_URL=http://other:1", "http://other:1"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config *cfg = load(ENV((char *)(uintptr_t)cases[i].host, (char *)(uintptr_t)cases[i].port));
+        assert_string_equal(cfg->vectors_url, cases[i].url);
+        config_free(cfg);
+    }
+    assert_refused(ENV("QDRANT_HOST=a?b"), "QDRANT_HOST: vectors.url: ");
+    struct config *cfg = load(SET("vectors.url=http://u:hunter2@h", "vectors.api_key=hunter2"));
+    char *text = dump(cfg, config_dump);
+    assert_null(strstr(text, "hunter2"));
+    free(text);
+    config_free(cfg);
+}
+
+static void cache_urls(void **state)
+{
+    static const char *const good[][2] = {
+        {"none:", "none:"},
+        {"none", "none:"},
+        {"", "none:"},
+        {"memory:", "memory:"},
+        {"redis://h", "redis://h"},
+        {"rediss://u:p@h:1/2", "rediss://u:p@h:1/2"},
+        {"unix:/run/redis.sock", "unix:/run/redis.sock"},
+        {"redis+sentinel://a,b/m/0", "redis+sentinel://a,b/m/0"},
+    };
+    static const char *const bad[] = {"h:6379", "http://h", "memcached://h", "redis:h", "none:x", "unix:x"};
+    char set[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        snprintf(set, sizeof set, "cache.url=%s", good[i][0]);
+        struct config *cfg = load(SET(set));
+        assert_string_equal(cfg->cache_url, good[i][1]);
+        config_free(cfg);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(set, sizeof set, "cache.url=%s", bad[i]);
+        assert_refused(SET(set), "cache.url: ");
+    }
+    assert_refused(SET("cache.prefix="), "cache.prefix: is empty");
+}
+
+/* As stacks give them that know Redis by host and port, in a pod that has links to services. */
+static void a_redis_host_is_a_url(void **state)
+{
+    (void)state;
+    struct config *cfg = load(ENV("REDIS_HOST=redis", "REDIS_PORT=tcp://10.0.0.1:6380", "REDIS_DB=2", "CACHE_TTL=300"));
+    assert_string_equal(cfg->cache_url, "redis://redis:6380/2");
+    assert_int_equal(cfg->cache_ttl, 300000);
+    config_free(cfg);
+    cfg = load(ENV("REDIS_HOST=redis", "REDIS_URL=redis://:hunter2@other", "CACHE_TTL=2m"));
+    assert_string_equal(cfg->cache_url, "redis://:hunter2@other");
+    assert_int_equal(cfg->cache_ttl, 120000);
+    char *text = dump(cfg, config_dump);
+    assert_null(strstr(text, "hunter2"));
+    free(text);
+    config_free(cfg);
+    assert_refused(ENV("REDIS_HOST=redis://h"), "cache.host: ");
+}
+
 static void addresses(void **state)
 {
     static const char *const good[] = {":8000",    "localhost:0", "0.0.0.0:65535",
@@ -134,6 +233,31 @@ static void addresses(void **state)
     config_free(cfg);
     assert_refused(SET("server.base_path=rag"), "does not begin with /");
     assert_refused(SET("server.base_path=/a/../b"), "is not a plain path");
+}
+
+static void models(void **state)
+{
+    (void)state;
+    struct config *cfg = load(SET("embedding.url=https://api.openai.com/v1/", "llm.url=none"));
+    assert_string_equal(cfg->embedding_url, "https://api.openai.com/v1");
+    assert_string_equal(cfg->llm_url, "none:");
+    config_free(cfg);
+    assert_refused(SET("embedding.url=api.openai.com"), "embedding.url: write none: or the URL");
+    assert_refused(SET("llm.url=http://"), "llm.url: write none: or the URL");
+    assert_refused(SET("embedding.url=http://h/v1/embeddings"), "leave out /embeddings");
+    assert_refused(SET("llm.model="), "llm.model: is empty");
+}
+
+static void outgoing(void **state)
+{
+    (void)state;
+    struct config *cfg = load(SET("outgoing.http_proxy=proxy:3128", "outgoing.allow_networks=10.0.0.0/8, ::1"));
+    assert_string_equal(cfg->outgoing_http_proxy, "http://proxy:3128");
+    assert_int_equal(cfg->outgoing_allow_networks.n, 2);
+    config_free(cfg);
+    assert_refused(SET("outgoing.https_proxy=socks5://proxy"), "only HTTP proxies");
+    assert_refused(SET("outgoing.allow_networks=intranet"), "is not an address");
+    assert_refused(SET("outgoing.ca_file=ca.pem"), "does not begin with /");
 }
 
 static void rules_between_keys(void **state)
@@ -182,6 +306,35 @@ static void dumps_read_back(void **state)
     config_free(cfg);
 }
 
+/* What goes over to another process arrives there, and only what may change in a running worker. */
+static void pushed_keys_arrive(void **state)
+{
+    struct config *from = load(SET("log.level=debug", "limits.upload=3M", "http.keepalive_timeout=90s",
+                                   "log.access=/var/log/a=b.log", "server.base_path=/rag"));
+    struct config *to = load(&(struct config_args){0});
+    struct buf lines = {0};
+    (void)state;
+    config_push_lines(from, &lines);
+    buf_lit(&lines, "server.base_path=/forged\nlimits.of_tomorrow=7\n");
+    assert_int_equal(config_push(to, buf_view(&lines), &e), 0);
+    for (int k = 0; k < KEY_COUNT; k++)
+        assert_int_equal(config_same(from, to, (enum config_key)k), k != KEY_server_base_path);
+    assert_string_equal(to->server_base_path, "");
+    assert_int_equal(config_push(to, STR("limits.upload=much\n"), &e), -1);
+    assert_int_equal(to->limits_upload, 3 << 20);
+    buf_fini(&lines);
+    config_free(from);
+    config_free(to);
+}
+
+/* A secret would be redacted on the way. */
+static void no_secret_is_pushed(void **state)
+{
+    (void)state;
+    for (int k = 0; k < KEY_COUNT; k++)
+        assert_false(config_keys[k].type == CONFIG_SECRET && config_keys[k].apply == CONFIG_HOT);
+}
+
 static void passwords_are_hidden(void **state)
 {
     static const char *const cases[][2] = {
@@ -223,13 +376,13 @@ static void the_table_is_sound(void **state)
         assert_true(d->min <= d->max);
         assert_true(*config_section_doc(d->section));
         config_env_name((enum config_key)k, name);
-        for (int j = 0; j < k; j++) { /* no two keys share a name */
+        for (int j = 0; j < k; j++) { /* no two keys share a name, but for the one key that serves both models */
             config_env_name((enum config_key)j, other);
             assert_string_not_equal(name, other);
             for (struct str rest = str_of(d->aliases); rest.n;) {
                 struct str alias = str_cut(&rest, ' '), theirs = str_of(config_keys[j].aliases);
                 assert_false(str_eqz(alias, other));
-                while (theirs.n)
+                while (theirs.n && !str_eqz(alias, "OPENAI_API_KEY"))
                     assert_false(str_eq(alias, str_cut(&theirs, ' ')));
             }
         }
@@ -304,9 +457,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(units),
         cmocka_unit_test(database_urls),
+        cmocka_unit_test(vector_urls),
+        cmocka_unit_test(a_vector_host_is_a_url),
+        cmocka_unit_test(cache_urls),
+        cmocka_unit_test(a_redis_host_is_a_url),
         cmocka_unit_test(addresses),
+        cmocka_unit_test(models),
+        cmocka_unit_test(outgoing),
         cmocka_unit_test(rules_between_keys),
         cmocka_unit_test(dumps_read_back),
+        cmocka_unit_test(pushed_keys_arrive),
+        cmocka_unit_test(no_secret_is_pushed),
         cmocka_unit_test(passwords_are_hidden),
         cmocka_unit_test(the_table_is_sound),
         cmocka_unit_test(the_example_is_current),

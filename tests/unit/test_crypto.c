@@ -71,13 +71,36 @@ static void bad_text_is_refused(void **state)
     assert_int_equal(s.b[0], 7);
 }
 
+/* RFC 4231, cases 1 and 6: a short key, and one longer than a block. */
+static void codes_of_messages(void **state)
+{
+    char key[131];
+    struct sha256 s;
+    (void)state;
+    memset(key, 0x0b, 20);
+    hmac_sha256((struct str){key, 20}, STR("Hi There"), &s);
+    assert_digest(&s, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+    memset(key, 0xaa, sizeof key);
+    hmac_sha256((struct str){key, sizeof key}, STR("Test Using Larger Than Block-Size Key - Hash Key First"), &s);
+    assert_digest(&s, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
+static void random_bytes_differ(void **state)
+{
+    uint8_t a[256] = {0}, b[256] = {0};
+    (void)state;
+    random_bytes(a, sizeof a);
+    random_bytes(b, sizeof b);
+    assert_memory_not_equal(a, b, sizeof a);
+    assert_memory_not_equal(a, a + 128, 128);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answers),
-        cmocka_unit_test(pieces_make_the_whole),
-        cmocka_unit_test(text_reads_back),
-        cmocka_unit_test(bad_text_is_refused),
+        cmocka_unit_test(known_answers),     cmocka_unit_test(pieces_make_the_whole),
+        cmocka_unit_test(text_reads_back),   cmocka_unit_test(bad_text_is_refused),
+        cmocka_unit_test(codes_of_messages), cmocka_unit_test(random_bytes_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

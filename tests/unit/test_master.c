@@ -1,5 +1,6 @@
 /* The parts of the master that work without a server: addresses, sockets, the pidfile's lock, back-off. */
 #include "tests/unit/cm.h"
+#include "master/activate.h"
 #include "master/holder.h"
 #include "master/listen.h"
 #include "master/pidfile.h"
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -129,17 +131,17 @@ static void unlinks_only_its_own_socket(void **state)
     ino_t ino;
     struct err e = {.code = ERR_NONE};
     (void)state;
-    int fd = listen_unix(in_dir("s"), 0600, 5, &dev, &ino, &e);
+    int fd = listen_unix(in_dir("s"), 0600, 5, false, &dev, &ino, &e);
     assert_true(fd >= 0);
     struct stat st;
     assert_int_equal(stat(in_dir("s"), &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(listen_unix(in_dir("s"), 0600, 5, &dev, &ino, &e), -1); /* alive */
+    assert_int_equal(listen_unix(in_dir("s"), 0600, 5, false, &dev, &ino, &e), -1); /* alive */
     assert_int_equal(e.code, ERR_BUSY);
     close(fd);
     dev_t dev2;
     ino_t ino2;
-    int next = listen_unix(in_dir("s"), 0600, 5, &dev2, &ino2, &e); /* dead: replaced */
+    int next = listen_unix(in_dir("s"), 0600, 5, false, &dev2, &ino2, &e); /* dead: replaced */
     assert_true(next >= 0);
     listen_unlink(in_dir("s"), dev2, ino2 + 1);
     assert_int_equal(access(in_dir("s"), F_OK), 0);
@@ -161,6 +163,21 @@ static void names_the_holder(void **state)
 }
 
 /* An OFD lock belongs to the open file, so one process can play both instances. */
+static void a_pidfile_that_cannot_be_taken_stays_the_other_masters(void **state)
+{
+    struct pidfile lent;
+    struct err e;
+    char path[] = "/tmp/ragd-test-pidfile-XXXXXX";
+    int fd = mkstemp(path);
+    (void)state;
+    assert_true(fd >= 0);
+    close(fd);
+    lent = (struct pidfile){.fd = open(path, O_RDONLY | O_CLOEXEC), .path = strdup(path), .lent = true};
+    assert_int_equal(pidfile_take(&lent, &e), -1);
+    pidfile_close(&lent);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void pidfile_has_one_holder(void **state)
 {
     struct pidfile a, b;
@@ -200,6 +217,73 @@ static void pidfile_of_somebody_else_is_left_alone(void **state)
     assert_int_equal(unlink(aside), 0);
 }
 
+/* The variables are for one process only, and go also when it is not this one. */
+static void the_holder_of_a_busy_unix_socket_is_found(void **state)
+{
+    enum { CLIENTS = 20 };
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    struct err e;
+    dev_t dev;
+    ino_t ino;
+    int fd[2 * CLIENTS];
+    char who[64];
+    (void)state;
+    str_copyz(sa.sun_path, sizeof sa.sun_path, str_of(in_dir("busy")));
+    int listening = listen_unix(sa.sun_path, 0600, CLIENTS, false, &dev, &ino, &e);
+    assert_true(listening >= 0);
+    for (int i = 0; i < 2 * CLIENTS; i += 2) {
+        fd[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+        assert_int_equal(connect(fd[i], (struct sockaddr *)&sa, sizeof sa), 0);
+        fd[i + 1] = accept(listening, NULL, NULL);
+        assert_true(fd[i + 1] >= 0);
+    }
+    assert_true(holder_has_unix(getpid(), sa.sun_path));
+    assert_int_equal(holder_of_unix(sa.sun_path, who, sizeof who), getpid());
+    listen_unlink(sa.sun_path, dev, ino);
+    close(listening);
+    assert_int_equal(holder_of_unix(sa.sun_path, who, sizeof who), 0); /* connections alone hold no address */
+    for (int i = 0; i < 2 * CLIENTS; i++)
+        close(fd[i]);
+}
+
+static void nobody_inherits_the_word_of_passed_sockets(void **state)
+{
+    struct listen_set http = {.n = 0};
+    struct err e = {.code = ERR_NONE};
+    char pid[24];
+    (void)state;
+    for (int ours = 0; ours < 2; ours++) {
+        snprintf(pid, sizeof pid, "%d", (int)getpid() + !ours);
+        setenv("LISTEN_PID", pid, 1);
+        setenv("LISTEN_FDS", "18446744073709551615", 1);
+        setenv("LISTEN_FDNAMES", "a:b", 1);
+        assert_int_equal(activate_take(&http, &e), ours ? -1 : 0);
+        assert_null(getenv("LISTEN_PID"));
+        assert_null(getenv("LISTEN_FDS"));
+        assert_null(getenv("LISTEN_FDNAMES"));
+    }
+    assert_int_equal(http.n, 0);
+    assert_non_null(strstr(e.msg, "(name 'a')"));
+    assert_int_equal(activate_take(&http, &e), 0); /* nothing is said: nothing is passed */
+}
+
+static void sockets_are_adopted_by_their_address_or_by_a_key(void **state)
+{
+    struct listen_set set = {.n = 0};
+    struct err e = {.code = ERR_NONE};
+    (void)state;
+    struct listen_set bound = open_all("127.0.0.1:0,127.0.0.2:0", NULL);
+    assert_int_equal(listen_adopt(&set, bound.v[0].l.fd, NULL, false, &e), 0);
+    assert_int_equal(listen_adopt(&set, bound.v[1].l.fd, "127.0.0.1:0", false, &e), 0);
+    assert_int_equal(set.n, 2);
+    assert_true(set.v[0].activated);
+    assert_string_equal(set.v[0].key, bound.v[0].l.name);
+    assert_false(set.v[1].activated);
+    assert_string_equal(set.v[1].key, "127.0.0.1:0");
+    assert_string_equal(set.v[1].l.name, bound.v[1].l.name);
+    listen_close(&bound, NULL);
+}
+
 static void delays_double_up_to_a_limit(void **state)
 {
     static const int64_t expected[] = {0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000};
@@ -213,22 +297,31 @@ static void ends_are_described(void **state)
 {
     char how[64];
     (void)state;
-    crew_describe(3 << 8, how, sizeof how);
+    death_describe(3 << 8, how, sizeof how);
     assert_string_equal(how, "exit 3");
-    crew_describe(9, how, sizeof how);
+    death_describe(9, how, sizeof how);
     assert_string_equal(how, "signal 9 (KILL)");
-    crew_describe(11 | 0x80, how, sizeof how);
+    death_describe(11 | 0x80, how, sizeof how);
     assert_string_equal(how, "signal 11 (SEGV), core dumped");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses_become_listeners),    cmocka_unit_test(both_families_share_a_port),
-        cmocka_unit_test(a_reload_keeps_what_both_have), cmocka_unit_test(a_failure_closes_only_what_is_new),
-        cmocka_unit_test(unlinks_only_its_own_socket),   cmocka_unit_test(names_the_holder),
-        cmocka_unit_test(pidfile_has_one_holder),        cmocka_unit_test(pidfile_of_somebody_else_is_left_alone),
-        cmocka_unit_test(delays_double_up_to_a_limit),   cmocka_unit_test(ends_are_described),
+        cmocka_unit_test(addresses_become_listeners),
+        cmocka_unit_test(both_families_share_a_port),
+        cmocka_unit_test(a_reload_keeps_what_both_have),
+        cmocka_unit_test(a_failure_closes_only_what_is_new),
+        cmocka_unit_test(unlinks_only_its_own_socket),
+        cmocka_unit_test(names_the_holder),
+        cmocka_unit_test(a_pidfile_that_cannot_be_taken_stays_the_other_masters),
+        cmocka_unit_test(pidfile_has_one_holder),
+        cmocka_unit_test(pidfile_of_somebody_else_is_left_alone),
+        cmocka_unit_test(the_holder_of_a_busy_unix_socket_is_found),
+        cmocka_unit_test(nobody_inherits_the_word_of_passed_sockets),
+        cmocka_unit_test(sockets_are_adopted_by_their_address_or_by_a_key),
+        cmocka_unit_test(delays_double_up_to_a_limit),
+        cmocka_unit_test(ends_are_described),
     };
     return cmocka_run_group_tests(tests, NULL, remove_dir);
 }

@@ -77,7 +77,7 @@ static void write_text(void)
     log_debug("hidden");
     log_info("a\nforged\x7f line");
     log_err(LOG_WARN, "connect", &e);
-    log_set_level(LOG_DEBUG);
+    log_set_level(LOG_DEBUG, false);
     log_debug("shown");
     log_msg(LOG_ERROR, "cut here \xff never seen");
 }
@@ -221,8 +221,15 @@ static void flights(void **state)
     assert_int_equal(f->start_ns, 1007);
     assert_string_equal(f->method, "GET");
     assert_int_equal(strlen(f->path), sizeof f->path - 1);
+    assert_string_equal(f->asked, "");
+    flight_asks(flight_at(handle[7]), "document_get");
+    assert_string_equal(f->asked, "document_get");
+    flight_asks(flight_at(handle[7]), "something_that_has_a_longer_name_than_that");
+    assert_int_equal(strlen(f->asked), sizeof f->asked - 1);
+    flight_asks(flight_at(-1), "nothing");
     flight_end(handle[7]);
     assert_int_equal(flight_begin(5, STR("PUT"), STR("/"), STR("id"), 2), handle[7]);
+    assert_string_equal(f->asked, "");
     for (int i = 0; i < SCORE_FLIGHTS; i++)
         flight_end(handle[i]);
 }

@@ -92,6 +92,9 @@ static void utf8(void **state)
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         assert_int_equal(str_utf8_valid_prefix(str_of(cases[k].text)), cases[k].valid);
     assert_true(str_is_utf8((struct str){"a\0b", 3}));
+    char broken[] = "a\xffz\xc3\xa4\xe2\x82";
+    str_utf8_fix(broken);
+    assert_string_equal(broken, "a?z\xc3\xa4??");
 }
 
 static void copy(void **state)

@@ -31,6 +31,21 @@ suspends int api_collection_id(struct request *r, struct str which, struct uuid 
     return 0;
 }
 
+suspends int api_collection_ids(struct request *r, const json_t *list, struct uuid *out, struct err *e)
+{
+    char at[48];
+    for (size_t i = 0, n = json_array_size(list); i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        struct str name = {json_string_value(v), json_string_length(v)};
+        snprintf(at, sizeof at, "/collections/%zu", i);
+        if (!json_is_string(v))
+            return err_at(e, at, "A collection is named by its id or its name, a string");
+        if (api_collection_id(r, name, &out[i], e))
+            return -1;
+    }
+    return 0;
+}
+
 struct parse {
     struct arena *arena;
     struct str text;

@@ -17,6 +17,8 @@
 must_use int api_id(struct request *r, size_t i, const char *what, struct uuid *out, struct err *e);
 /* A collection by id or by name, as clients may say either. By id nothing is read: the store finds out. */
 suspends must_use int api_collection_id(struct request *r, struct str which, struct uuid *out, struct err *e);
+/* The collections that an array at /collections names, by ids or names; NULL: none. `out` has room for all. */
+suspends must_use int api_collection_ids(struct request *r, const json_t *list, struct uuid *out, struct err *e);
 /* Returns -1 always, after wording a store's ERR_NOT_FOUND for the client. */
 int api_failed(const char *what, struct str which, struct err *e);
 
@@ -67,6 +69,8 @@ suspends must_use int api_job_reply(struct request *r, struct store_job *j, stru
 /* ---- validation ---- */
 /* `text` must be valid, printable, at most `max` bytes. `what` names it in the message. */
 must_use int api_check_text(struct str text, size_t max, const char *pointer, const char *what, struct err *e);
+/* What has an id, too, and stands in paths: no id, no '/', no space at either end. */
+must_use int api_check_name(struct str name, size_t max, struct err *e);
 must_use int api_check_language(struct str language, const char *pointer, struct err *e);
 /* Compact text of a metadata object, within limits.metadata. */
 must_use int api_metadata(struct request *r, struct arena *a, json_t *object, const char *pointer, struct str *out,

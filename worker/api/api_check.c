@@ -16,6 +16,20 @@ int api_check_text(struct str text, size_t max, const char *pointer, const char 
     return 0;
 }
 
+int api_check_name(struct str name, size_t max, struct err *e)
+{
+    struct uuid u;
+    if (api_check_text(name, max, "/name", "name", e))
+        return -1;
+    if (name.p[0] == ' ' || name.p[name.n - 1] == ' ' || memchr(name.p, '/', name.n))
+        return err_at(e, "/name", "'name' must not contain '/', nor begin or end with a space");
+    if (str_eq(name, STR(".")) || str_eq(name, STR("..")))
+        return err_at(e, "/name", "'name' must not be . or .., which no path can have");
+    if (uuid_parse(name, &u))
+        return err_at(e, "/name", "'name' must not have the form of an id");
+    return 0;
+}
+
 int api_check_language(struct str language, const char *pointer, struct err *e)
 {
     struct err why;
@@ -85,8 +99,7 @@ static json_t *merge(json_t *target, json_t *patch)
     if (!json_is_object(patch))
         return json_incref(patch);
     target = json_is_object(target) ? json_incref(target) : json_object();
-    json_object_foreach(patch, name, v)
-    {
+    json_object_foreach (patch, name, v) {
         if (json_is_null(v))
             json_object_del(target, name);
         else

@@ -26,18 +26,9 @@ static int read_fields(struct request *r, json_t *body, bool creating, struct fi
 
 static int check_fields(struct request *r, const struct fields *f, struct str *chunking, struct err *e)
 {
-    struct uuid u;
     struct chunking parsed;
-    if (f->has_name) {
-        if (api_check_text(f->name, NAME_MAX_BYTES, "/name", "name", e))
-            return -1;
-        if (f->name.p[0] == ' ' || f->name.p[f->name.n - 1] == ' ' || memchr(f->name.p, '/', f->name.n))
-            return err_at(e, "/name", "'name' must not contain '/', nor begin or end with a space");
-        if (str_eq(f->name, STR(".")) || str_eq(f->name, STR("..")))
-            return err_at(e, "/name", "'name' must not be . or .., which no path can have");
-        if (uuid_parse(f->name, &u))
-            return err_at(e, "/name", "'name' must not have the form of an id");
-    }
+    if (f->has_name && api_check_name(f->name, NAME_MAX_BYTES, e))
+        return -1;
     if (!str_is_utf8(f->description))
         return err_at(e, "/description", "'description' must be valid UTF-8");
     if (api_check_language(f->language, "/language", e))

@@ -73,15 +73,18 @@ static void write_route(struct buf *b, const struct route *route, const struct a
     while (rest.n) {
         struct str what = str_cut(&rest, ' '), status = str_cut(&what, '=');
         buf_printf(b, " %.*s ", STR_ARG(status));
-        if (!str_eq(what, STR("-")))
-            schema_link(b, what);
+        for (bool first = true; what.n && !str_eq(what, STR("-")); first = false) {
+            buf_str(b, first ? STR("") : STR(" or "));
+            schema_link(b, str_cut(&what, '|'));
+        }
     }
     buf_lit(b, "</p>");
 }
 
 int api_docs(struct request *r, struct err *e)
 {
-    static const char *const tags[] = {"Documents", "Collections", "Search", "Jobs", "System"};
+    static const char *const tags[] = {"Documents", "Collections", "Search", "Jobs",
+                                       "Webhooks",  "Evaluation",  "Admin",  "System"};
     struct buf *b = reply_begin(r, 200, "text/html; charset=utf-8");
     (void)e;
     reply_header(r, STR("Content-Security-Policy"), STR("default-src 'none'; style-src 'unsafe-inline'"));

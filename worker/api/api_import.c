@@ -23,6 +23,7 @@ struct import {
     struct uuid collection;
     struct line line[WINDOW]; /* a ring: [first, next) are in progress or wait for those before them */
     int64_t first, next, number;
+    int dim; /* of the collection's vectors, or of the first that came; 0: nothing is known */
     size_t bytes;
     struct fiber_queue progress; /* the reader waits here for a line to end */
     struct spool answers;
@@ -173,6 +174,17 @@ suspends static void refuse_line(struct import *im, const struct err *why)
     line_done(l);
 }
 
+/* All vectors of an import have one length, also where the collection does not say which. */
+static int check_vectors(struct import *im, const struct upload *u, struct err *e)
+{
+    if (u->vectors.n && im->dim && u->vectors.dim != im->dim)
+        return err_at(e, u->vectors_at, "The vector has %d dimensions, those of the collection %d", u->vectors.dim,
+                      im->dim);
+    if (u->vectors.n)
+        im->dim = u->vectors.dim;
+    return 0;
+}
+
 /* `text` is the caller's and copied. -1 only when the import itself cannot go on. */
 suspends static int take_line(struct import *im, struct str text, struct err *e)
 {
@@ -190,7 +202,7 @@ suspends static int take_line(struct import *im, struct str text, struct err *e)
     struct line *l = line_new(im, text.n);
     l->upload.doc.collection = im->collection;
     if (api_parse(im->r, &l->arena, arena_dup(&l->arena, text), &object, &lifted, &why) ||
-        upload_from_json(im->r, &l->arena, object, lifted, &l->upload, &why)) {
+        upload_from_json(im->r, &l->arena, object, lifted, &l->upload, &why) || check_vectors(im, &l->upload, &why)) {
         answer(l, "error", NULL, &why);
         line_done(l);
         return 0;
@@ -320,6 +332,7 @@ suspends int api_import(struct request *r, struct err *e)
         return -1;
     if (STORE_CALL(r->app->store, collection_get, &r->arena, &im->collection, &c, e))
         return api_failed("collection", r->param[0], e);
+    im->dim = given_vectors_dim(&r->app->backends, &c);
     fiber_queue_init(&im->progress);
     fiber_queue_init(&im->written);
     spool_init(&im->answers, &r->arena);

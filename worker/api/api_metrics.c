@@ -1,4 +1,7 @@
 #include "worker/api/api.h"
+#include "common/note.h"
+#include "common/status.h"
+#include "worker/api/metrics.h"
 
 /* Prometheus text (version 0.0.4) from the scoreboard: sums over all workers, whichever of them is asked. */
 
@@ -95,6 +98,34 @@ static void write_latency(struct buf *b, const struct slot *slot, unsigned n)
     }
 }
 
+/* ---- by format of documents ---- */
+static void write_cages(struct buf *b, const struct slot *slot, unsigned n)
+{
+#define X(name) #name,
+    static const char *const formats[] = {CAGE_FORMATS(X)}, *const outcomes[] = {CAGE_OUTCOMES(X)};
+#undef X
+    uint64_t sum_us[CAGE_FORMAT_COUNT] = {0};
+    family(b, "cage_documents_total", "counter", "Documents read in cages, by format and outcome");
+    for (int format = 0; format < CAGE_FORMAT_COUNT; format++)
+        for (int outcome = 0; outcome < CAGE_OUTCOME_COUNT; outcome++) {
+            uint64_t count = 0;
+            for (unsigned w = 0; w < n; w++)
+                count += slot[w].cage[format].by_outcome[outcome];
+            if (count)
+                buf_printf(b, "ragd_cage_documents_total{format=\"%s\",outcome=\"%s\"} %llu\n", formats[format],
+                           outcomes[outcome], (unsigned long long)count);
+        }
+    family(b, "cage_seconds_total", "counter",
+           "Time that documents were in cages, from the request to the text, by format");
+    for (int format = 0; format < CAGE_FORMAT_COUNT; format++) {
+        for (unsigned w = 0; w < n; w++)
+            sum_us[format] += slot[w].cage[format].sum_us;
+        if (sum_us[format])
+            buf_printf(b, "ragd_cage_seconds_total{format=\"%s\"} %.6f\n", formats[format],
+                       (double)sum_us[format] / 1e6);
+    }
+}
+
 /* ---- by worker ---- */
 static void write_per_worker(struct buf *b, const struct scoreboard *sb, const char *name, const char *type,
                              const char *help, double (*value)(const struct slot *))
@@ -128,11 +159,6 @@ static double worker_restarts(const struct slot *s)
 
 static void write_workers(struct buf *b, const struct scoreboard *sb)
 {
-    static const char *const reasons[] = {
-#define X(name) #name,
-        DEATH_REASONS(X)
-#undef X
-    };
     family(b, "workers", "gauge", "Workers, by role and state");
     for (int role = 0; role < ROLE_COUNT; role++)
         for (int state = WORKER_FORKED; state <= WORKER_KILLED; state++) {
@@ -147,54 +173,133 @@ static void write_workers(struct buf *b, const struct scoreboard *sb)
     for (int role = ROLE_HTTP; role < ROLE_COUNT; role++)
         for (int why = 0; why < DEATH_COUNT; why++)
             buf_printf(b, "ragd_worker_deaths_total{role=\"%s\",reason=\"%s\"} %llu\n", role_name((enum role)role),
-                       reasons[why], (unsigned long long)sb->deaths[role][why]);
+                       death_name((enum death)why), (unsigned long long)sb->deaths[role][why]);
+    family(b, "worker_recycled_total", "counter", "Workers replaced because they asked for it, by role and reason");
+    for (int role = ROLE_HTTP; role < ROLE_COUNT; role++)
+        for (int why = RECYCLE_none + 1; why < RECYCLE_COUNT; why++)
+            buf_printf(b, "ragd_worker_recycled_total{role=\"%s\",reason=\"%s\"} %llu\n", role_name((enum role)role),
+                       recycle_name((enum recycle)why), (unsigned long long)sb->recycled[role][why]);
     write_per_worker(b, sb, "worker_rss_bytes", "gauge", "Resident memory of a worker", rss_bytes);
     write_per_worker(b, sb, "worker_cpu_seconds_total", "counter", "CPU time of a worker", cpu_seconds);
     write_per_worker(b, sb, "worker_connections", "gauge", "Connections of a worker", worker_connections);
     write_per_worker(b, sb, "worker_restarts_total", "counter", "Processes that this worker's slot has had before",
                      worker_restarts);
-    family(b, "uptime_seconds", "gauge", "Since the start of the master");
-    buf_printf(b, "ragd_uptime_seconds %.3f\n", (double)(clock_ns() - sb->start_ns) / 1e9);
-    family(b, "reloads_total", "counter", "Reloads, by outcome");
-    buf_printf(b, "ragd_reloads_total{outcome=\"ok\"} %llu\nragd_reloads_total{outcome=\"failed\"} %llu\n",
-               (unsigned long long)sb->reloads_ok, (unsigned long long)sb->reloads_failed);
 }
 
-/* Counting jobs is the one thing here that asks the database; a scrape needs no better than a second old. Without the
- * database the family is left out, and everything else is still told. */
+/* ---- the server as a whole ---- */
+static void write_last(struct buf *b, const char *what, uint64_t ok, uint64_t failed, const struct verdict *v)
+{
+    char name[64], help[80];
+    snprintf(name, sizeof name, "%ss_total", what);
+    snprintf(help, sizeof help, "%c%ss, by outcome", what[0] - 'a' + 'A', what + 1);
+    family(b, name, "counter", help);
+    buf_printf(b, "ragd_%s{outcome=\"ok\"} %llu\nragd_%s{outcome=\"failed\"} %llu\n", name, (unsigned long long)ok,
+               name, (unsigned long long)failed);
+    if (!v->at_us)
+        return;
+    snprintf(name, sizeof name, "last_%s_ok", what);
+    snprintf(help, sizeof help, "1: the last %s went well", what);
+    family(b, name, "gauge", help);
+    buf_printf(b, "ragd_%s %d\n", name, v->ok);
+    snprintf(name, sizeof name, "last_%s_timestamp_seconds", what);
+    snprintf(help, sizeof help, "When the last %s began", what);
+    family(b, name, "gauge", help);
+    buf_printf(b, "ragd_%s %.3f\n", name, (double)v->at_us / 1e6);
+}
+
+static void write_server(struct buf *b, const struct scoreboard *sb)
+{
+    struct note n;
+    (void)note_read(sb, &n);
+    family(b, "info", "gauge", "Version and settings of the server");
+    buf_printf(b, "ragd_info{version=\"%s\",config_sha256=\"%s\"} 1\n", n.version, n.sha256);
+    family(b, "ready", "gauge", "1: requests can be answered");
+    buf_printf(b, "ragd_ready %d\n", status_ready(sb, NULL));
+    family(b, "degraded", "gauge", "1: no worker of a wanted role is ready");
+    buf_printf(b, "ragd_degraded %d\n", n.degraded);
+    family(b, "generation", "gauge", "Generation of settings and workers in effect");
+    buf_printf(b, "ragd_generation %u\n", sb->generation);
+    family(b, "workers_wanted", "gauge", "Workers to keep, by role");
+    for (int role = ROLE_HTTP; role <= ROLE_INGEST; role++)
+        buf_printf(b, "ragd_workers_wanted{role=\"%s\"} %d\n", role_name((enum role)role), n.target[role]);
+    family(b, "uptime_seconds", "gauge", "Since the start of the master");
+    buf_printf(b, "ragd_uptime_seconds %.3f\n", (double)(clock_ns() - sb->start_ns) / 1e9);
+    family(b, "shedding", "gauge", "1 while requests are refused because memory is short");
+    buf_printf(b, "ragd_shedding %d\n", (int)sb->shedding);
+    family(b, "sheddings_total", "counter", "Times that this began");
+    buf_printf(b, "ragd_sheddings_total %u\n", (unsigned)sb->sheddings);
+    write_last(b, "reload", sb->reloads_ok, sb->reloads_failed, &n.reload);
+    write_last(b, "upgrade", sb->upgrades_ok, sb->upgrades_failed, &n.upgrade);
+}
+
+/* Counting jobs and deliveries is all here that asks the database; a scrape needs no better than a second old. Without
+ * the database the family is left out, and everything else is still told. */
+struct counted {
+    int64_t n[JOB_STATE_COUNT], asked_ns;
+    bool known;
+};
+
+static bool is_stale(struct counted *c)
+{
+    if (c->known && clock_ns() - c->asked_ns <= SEC)
+        return false;
+    c->asked_ns = clock_ns();
+    return true;
+}
+
 suspends static void write_jobs(struct buf *b, struct request *r)
 {
-    static int64_t counts[JOB_STATE_COUNT], asked_ns;
-    static bool known;
+    static struct counted jobs;
+    int64_t n[JOB_STATE_COUNT];
     struct err e;
-    if (!known || clock_ns() - asked_ns > SEC) {
-        int64_t fresh[JOB_STATE_COUNT];
-        asked_ns = clock_ns();
-        known = STORE_CALL(r->app->store, job_counts, fresh, &e) == 0;
-        if (known)
-            memcpy(counts, fresh, sizeof counts);
-    }
-    if (!known)
+    if (is_stale(&jobs) && (jobs.known = STORE_CALL(r->app->store, job_counts, n, &e) == 0))
+        memcpy(jobs.n, n, sizeof n);
+    if (!jobs.known)
         return;
     family(b, "jobs", "gauge", "Jobs, by state");
     for (int i = 0; i < JOB_STATE_COUNT; i++)
-        buf_printf(b, "ragd_jobs{state=\"%s\"} %lld\n", job_state_name((enum job_state)i), (long long)counts[i]);
+        buf_printf(b, "ragd_jobs{state=\"%s\"} %lld\n", job_state_name((enum job_state)i), (long long)jobs.n[i]);
+}
+
+suspends static void write_deliveries(struct buf *b, struct request *r)
+{
+    _Static_assert((int)DELIVERY_STATE_COUNT <= (int)JOB_STATE_COUNT, "struct counted has room for both");
+    static struct counted deliveries;
+    int64_t n[DELIVERY_STATE_COUNT];
+    struct err e;
+    if (is_stale(&deliveries) && (deliveries.known = STORE_CALL(r->app->store, delivery_counts, n, &e) == 0))
+        memcpy(deliveries.n, n, sizeof n);
+    if (!deliveries.known)
+        return;
+    family(b, "webhook_deliveries", "gauge", "Webhook deliveries that are kept, by state");
+    for (int i = 0; i < DELIVERY_STATE_COUNT; i++)
+        buf_printf(b, "ragd_webhook_deliveries{state=\"%s\"} %lld\n", delivery_state_name((enum delivery_state)i),
+                   (long long)deliveries.n[i]);
+}
+
+void metrics_text(struct buf *b)
+{
+    const struct scoreboard *sb = scoreboard_self();
+    const struct slot *slot = sb ? sb->slot : slot_self;
+    unsigned n = sb ? sb->slots : 1;
+    write_stats(b, slot, n);
+    write_requests(b, slot, n);
+    write_latency(b, slot, n);
+    write_cages(b, slot, n);
+    if (!sb)
+        return;
+    write_workers(b, sb);
+    write_server(b, sb);
 }
 
 suspends int api_metrics(struct request *r, struct err *e)
 {
-    struct scoreboard *sb = scoreboard_self();
     struct buf b = {0};
-    const struct slot *slot = sb ? sb->slot : slot_self;
-    unsigned n = sb ? sb->slots : 1;
     (void)e;
-    write_stats(&b, slot, n);
-    write_requests(&b, slot, n);
-    write_latency(&b, slot, n);
-    if (sb)
-        write_workers(&b, sb);
+    metrics_text(&b);
     write_jobs(&b, r);
-    buf_str(reply_begin(r, 200, "text/plain; version=0.0.4; charset=utf-8"), buf_view(&b));
+    write_deliveries(&b, r);
+    buf_str(reply_begin(r, 200, METRICS_TYPE), buf_view(&b));
     buf_fini(&b);
     return 0;
 }

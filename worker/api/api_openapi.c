@@ -92,11 +92,15 @@ static void write_answers(struct json_out *o, const struct route *route, const c
         struct str what = str_cut(&rest, ' '), status = str_cut(&what, '=');
         jo_key(o, status);
         jo_begin(o, '{');
-        jo_member(o, "description"), jo_str(o, api_schema_find(what) ? what : STR("See above"));
+        struct str alternatives = what, first = str_cut(&alternatives, '|');
+        jo_member(o, "description"), jo_str(o, api_schema_find(first) ? first : STR("See above"));
         if (!str_eq(what, STR("-"))) {
-            bool schema = api_schema_find(what) != NULL;
             jo_member(o, "content"), jo_begin(o, '{');
-            write_content(o, !schema ? what : lines ? STR(NDJSON_TYPE) : STR(JSON_TYPE), schema ? what : STR(""));
+            while (what.n) {
+                struct str one = str_cut(&what, '|');
+                bool schema = api_schema_find(one) != NULL;
+                write_content(o, !schema ? one : lines ? STR(NDJSON_TYPE) : STR(JSON_TYPE), schema ? one : STR(""));
+            }
             jo_end(o, '}');
         }
         jo_end(o, '}');
@@ -171,6 +175,14 @@ static void write_paths(struct request *r, struct json_out *o)
     jo_end(o, '}');
 }
 
+/* What ragd sends itself. */
+static const char delivery[] =
+    "{'event':{'post':{'summary':'A delivery to a "
+    "webhook','requestBody':{'required':true,'content':{'application/json':"
+    "{'schema':{'$ref':'#/components/schemas/Event'}}}},'responses':{'2XX':{'description':'Accepted: not sent again'},"
+    "'410':{'description':'Disables the webhook'},'default':{'description':'Sent again, after Retry-After or what is "
+    "set'}}}}}";
+
 int api_openapi(struct request *r, struct err *e)
 {
     (void)e;
@@ -186,6 +198,7 @@ int api_openapi(struct request *r, struct err *e)
     jo_member(&o, "url"), jo_strz(&o, r->cfg->server_base_path[0] ? r->cfg->server_base_path : "/");
     jo_end(&o, '}'), jo_end(&o, ']');
     write_paths(r, &o);
+    jo_member(&o, "webhooks"), raw(&o, delivery);
     jo_member(&o, "components"), jo_begin(&o, '{');
     jo_member(&o, "schemas"), jo_begin(&o, '{');
     for (size_t i = 0; i < n_api_schemas; i++) {

@@ -1,4 +1,5 @@
 #include "worker/api/api.h"
+#include "worker/core/checkup.h"
 #include "version.h"
 
 int api_root(struct request *r, struct err *e)
@@ -37,29 +38,43 @@ static void write_check(struct json_out *o, bool ok, double ms, const char *why)
     jo_end(o, '}');
 }
 
-/* The store's check covers reachability and schema. A worker that stops is not ready whatever its backends say. */
+/* The store's check covers reachability and schema. A worker that stops is not ready whatever its backends say. Those that
+ * answers can do without are asked only if somebody wants to know: a probe must not wait for them. */
 suspends int api_readyz(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {"verbose", NULL};
     const struct scoreboard *sb = scoreboard_self();
+    struct checkup more[CHECKUPS];
     struct err why = {0};
-    struct str verbose;
+    struct str value;
+    bool verbose = request_query(r, STR("verbose"), &value), degraded = false;
     if (request_query_only(r, allowed, e))
         return -1;
-    bool draining = r->app->draining || (sb && sb->draining);
+    const char *reason = r->app->draining || (sb && sb->draining) ? "draining" : NULL;
+    if (!reason && sb && sb->shedding)
+        reason = "short of memory";
     int64_t start = clock_ns();
     bool db = STORE_CALL(r->app->store, check, &why) == 0;
     double ms = (double)((clock_ns() - start) / 1000) / 1000;
-    struct json_out o = api_reply(r, db && !draining ? 200 : 503);
-    if (!db || draining)
+    if (!reason && !db)
+        reason = why.msg;
+    if (verbose)
+        checkup(&r->app->backends, more);
+    for (int i = 0; verbose && i < CHECKUPS; i++)
+        degraded |= more[i].asked && !more[i].ok;
+    struct json_out o = api_reply(r, reason ? 503 : 200);
+    if (reason)
         reply_header(r, STR("Retry-After"), STR("1"));
     jo_begin(&o, '{');
-    jo_member(&o, "status"), jo_strz(&o, db && !draining ? "ready" : "not_ready");
-    if (draining || !db)
-        jo_member(&o, "reason"), jo_strz(&o, draining ? "draining" : why.msg);
-    if (request_query(r, STR("verbose"), &verbose)) {
+    jo_member(&o, "status"), jo_strz(&o, reason ? "not_ready" : degraded ? "degraded" : "ready");
+    if (reason)
+        jo_member(&o, "reason"), jo_strz(&o, reason);
+    if (verbose) {
         jo_member(&o, "checks"), jo_begin(&o, '{');
         jo_member(&o, "db"), write_check(&o, db, ms, why.msg);
+        for (int i = 0; i < CHECKUPS; i++)
+            if (more[i].asked)
+                jo_key(&o, str_of(more[i].name)), write_check(&o, more[i].ok, more[i].ms, more[i].why.msg);
         jo_end(&o, '}');
     }
     jo_end(&o, '}');

@@ -17,6 +17,31 @@ static void write_json_object(struct json_out *o, struct str json)
     jo_raw(o, json.n ? json : STR("{}"));
 }
 
+static void write_embedder(struct json_out *o, struct str model, int dim)
+{
+    if (!model.n) {
+        jo_null(o);
+        return;
+    }
+    jo_begin(o, '{');
+    jo_member(o, "name"), jo_str(o, model);
+    jo_member(o, "dim"), jo_i64(o, dim);
+    jo_end(o, '}');
+}
+
+static void write_generation(struct json_out *o, const struct store_generation *g, bool complete)
+{
+    if (!g->no) {
+        jo_null(o);
+        return;
+    }
+    jo_begin(o, '{');
+    jo_member(o, "generation"), jo_i64(o, g->no);
+    jo_member(o, "embedder"), write_embedder(o, g->embedder, g->dim);
+    jo_member(o, "complete"), jo_bool(o, complete);
+    jo_end(o, '}');
+}
+
 void api_write_collection(struct json_out *o, const struct store_collection *c)
 {
     jo_begin(o, '{');
@@ -27,8 +52,10 @@ void api_write_collection(struct json_out *o, const struct store_collection *c)
     jo_member(o, "language"), write_optional(o, c->language);
     jo_member(o, "chunking"), jo_raw(o, c->chunking.n > 2 ? c->chunking : STR("{\"type\":\"auto\"}"));
     jo_member(o, "metadata"), write_json_object(o, c->metadata);
-    jo_member(o, "embedder"), jo_null(o);
-    jo_member(o, "generation"), jo_i64(o, 0);
+    jo_member(o, "embedder"), write_embedder(o, c->embedder, c->dim);
+    jo_member(o, "generation"), jo_i64(o, c->embedder.n ? c->generation : 0);
+    jo_member(o, "shadow"), write_generation(o, &c->shadow, c->shadow_built);
+    jo_member(o, "previous"), write_generation(o, &c->previous, true);
     jo_member(o, "status"), jo_strz(o, "ready");
     jo_member(o, "counts"), jo_begin(o, '{');
     jo_member(o, "documents"), jo_i64(o, c->documents);
@@ -119,12 +146,28 @@ void api_write_job(struct json_out *o, const struct store_job *j)
     jo_end(o, '}');
     jo_member(o, "attempts"), jo_i64(o, j->attempts);
     jo_member(o, "error"), write_job_error(o, j);
+    jo_member(o, "result");
+    j->state == JOB_succeeded && j->error_message.n ? jo_raw(o, j->error_message) : jo_null(o);
     jo_member(o, "document_id"), j->has_document ? jo_uuid(o, &j->document) : jo_null(o);
     jo_member(o, "collection_id"), j->has_collection ? jo_uuid(o, &j->collection) : jo_null(o);
     jo_member(o, "created_at"), jo_time(o, uuid_time_us(&j->id));
     jo_member(o, "started_at"), jo_time(o, j->started_us);
     jo_member(o, "finished_at"), jo_time(o, j->finished_us);
     jo_member(o, "lease_expires_at"), jo_time(o, j->state == JOB_running ? j->lease_expires_us : 0);
+    jo_end(o, '}');
+}
+
+static void write_span(struct json_out *o, const struct store_span *s)
+{
+    if (s->byte_end == 0) {
+        jo_null(o);
+        return;
+    }
+    jo_begin(o, '{');
+    jo_member(o, "char_start"), jo_i64(o, s->char_start);
+    jo_member(o, "char_end"), jo_i64(o, s->char_end);
+    jo_member(o, "byte_start"), jo_i64(o, s->byte_start);
+    jo_member(o, "byte_end"), jo_i64(o, s->byte_end);
     jo_end(o, '}');
 }
 
@@ -143,6 +186,7 @@ void api_write_chunk(struct json_out *o, const struct store_chunk *c)
     jo_member(o, "byte_start"), jo_i64(o, c->byte_start);
     jo_member(o, "byte_end"), jo_i64(o, c->byte_end);
     jo_member(o, "headings"), jo_raw(o, c->headings.n ? c->headings : STR("[]"));
+    jo_member(o, "parent"), write_span(o, &c->parent);
     jo_member(o, "sha256"), write_sha256(o, &c->sha256);
     jo_end(o, '}');
 }

@@ -1,20 +1,22 @@
 #include "worker/api/upload.h"
 #include "worker/core/extract.h"
+#include "worker/core/fetch.h"
+#include "worker/core/given.h"
 #include <assert.h>
 #include <stdio.h>
 
-enum { READ_SIZE = 64 << 10, FIELD_MAX = 1 << 20, STORE_TRIES = 3 };
+enum { READ_SIZE = 64 << 10, FIELD_MAX = 1 << 20, STORE_TRIES = 3, URL_MAX = 2048 };
 
-/* Members of the JSON form; those behind `text`, which may have been read already, are also the fields of the multipart
- * form. */
-static int read_members(struct request *r, struct arena *a, json_t *object, bool no_text, struct upload *u,
-                        struct err *e)
+/* Members of the JSON form; those behind `text`, which may have been read already, and `url` are also the fields of the
+ * multipart form. */
+static int read_members(struct request *r, struct arena *a, json_t *object, int skip, struct upload *u, struct err *e)
 {
     struct store_document_new *d = &u->doc;
     struct str on_duplicate = {0};
     json_t *metadata = NULL, *tags = NULL;
     const struct json_member table[] = {
-        {"text", JSON_STR, true, false, 1, INT64_MAX, &u->text, NULL},
+        {"text", JSON_STR, false, false, 1, INT64_MAX, &u->text, NULL},
+        {"url", JSON_STR, false, false, 1, URL_MAX, &u->url, NULL},
         {"external_id", JSON_STR, false, true, 0, UPLOAD_EXTERNAL_ID_MAX, &d->external_id, NULL},
         {"filename", JSON_STR, false, true, 0, UPLOAD_FILENAME_MAX, &d->filename, NULL},
         {"title", JSON_STR, false, true, 0, UPLOAD_TITLE_MAX, &d->title, NULL},
@@ -28,7 +30,7 @@ static int read_members(struct request *r, struct arena *a, json_t *object, bool
         [DUP_SKIP] = "skip", [DUP_LINK] = "link", [DUP_VERSION] = "version", [DUP_REJECT] = "reject"};
     d->external_id = d->filename = d->title = d->mime = d->language = STR("");
     d->metadata = d->tags = STR(""); /* those of a document that is there stay */
-    if (json_members(a, object, "", table + no_text, COUNT(table) - no_text, false, e) ||
+    if (json_members(a, object, "", table + skip, COUNT(table) - (size_t)skip, false, e) ||
         api_check_text(d->external_id, UPLOAD_EXTERNAL_ID_MAX, "/external_id", "external_id", e) ||
         api_check_text(d->filename, UPLOAD_FILENAME_MAX, "/filename", "filename", e) ||
         api_check_text(d->title, UPLOAD_TITLE_MAX, "/title", "title", e) ||
@@ -53,12 +55,89 @@ static int too_large(struct request *r, const char *what, struct err *e)
                    (long long)r->cfg->limits_upload);
 }
 
+/* A text with its vector is a document of one chunk. NULL: there is no vector. */
+static int chunk_of_text(struct arena *a, json_t *object, struct upload *u, json_t **chunks, struct err *e)
+{
+    json_t *vector = json_object_get(object, "vector"), *text = json_object_get(object, "text"), *chunk;
+    if (!vector)
+        return 0;
+    if (*chunks || (!u->text.p && !json_is_string(text)))
+        return err_at(e, "/vector", "'vector' goes with 'text'; chunks have vectors of their own");
+    text = u->text.p ? json_stringn(u->text.p, u->text.n) : json_incref(text);
+    if (!text)
+        return err_at(e, "/text", "'text' must be valid UTF-8");
+    chunk = json_object();
+    *chunks = arena_own(a, json_array(), (void (*)(void *))json_decref);
+    json_object_set_new(chunk, "text", text);
+    json_object_set(chunk, "vector", vector);
+    json_array_append_new(*chunks, chunk);
+    json_object_del(object, "text");
+    json_object_del(object, "vector");
+    u->text = (struct str){0};
+    u->vectors_at = "/vector";
+    return 0;
+}
+
+/* Client-made chunks in place of a text. They are a file like any other from here on. */
+static int take_chunks(struct arena *a, json_t *object, json_t *chunks, struct upload *u, struct err *e)
+{
+    if (u->text.p || json_object_get(object, "text"))
+        return err_at(e, "/chunks", "cannot be given together with text");
+    if (!json_is_array(chunks) || json_array_size(chunks) == 0)
+        return err_at(e, "/chunks", "must be a list of at least one chunk");
+    if (given_vectors_take(a, chunks, "/chunks", &u->vectors, e) || given_check(a, chunks, "/chunks", e)) {
+        if (u->vectors_at) /* there it stands */
+            snprintf(e->pointer, sizeof e->pointer, "%s", strstr(e->pointer, "vector") ? "/vector" : "/text");
+        return -1;
+    }
+    u->vectors_at = u->vectors_at ? u->vectors_at : "/chunks";
+    u->text = json_text(a, chunks);
+    json_object_del(object, "chunks");
+    return 0;
+}
+
+/* The URL is the content until the job has fetched it (core/fetch.h). It needs an external id, by which it is replaced. */
+static int from_url(struct arena *a, struct upload *u, struct err *e)
+{
+    struct sha256 hash;
+    char hex[SHA256_TEXT_LEN];
+    if (!str_ieq(str_sub(u->url, 0, 7), STR("http://")) && !str_ieq(str_sub(u->url, 0, 8), STR("https://")))
+        return err_at(e, "/url", "'url' must begin with http:// or https://");
+    if (api_check_text(u->url, URL_MAX, "/url", "url", e))
+        return -1;
+    if (u->doc.mime.n)
+        return err_at(e, "/mime", "'mime' is what the server of the URL says");
+    bool named = u->doc.external_id.n || u->doc.by_external_id;
+    if (!named && u->url.n <= UPLOAD_EXTERNAL_ID_MAX) {
+        u->doc.external_id = u->url;
+    } else if (!named) {
+        sha256_of(u->url.p, u->url.n, &hash);
+        sha256_text(&hash, hex);
+        u->doc.external_id = arena_printf(a, "url:sha256:%.*s", SHA256_TEXT_LEN, hex);
+    }
+    u->text = u->url;
+    u->doc.mime = STR(FETCH_MIME);
+    u->doc.bytes = (int64_t)u->url.n;
+    return 0;
+}
+
 int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *u,
                      struct err *e)
 {
+    json_t *chunks = json_object_get(object, "chunks");
     u->text = text;
-    if (read_members(r, a, object, text.p != NULL, u, e))
+    if (chunk_of_text(a, object, u, &chunks, e))
         return -1;
+    if (chunks && take_chunks(a, object, chunks, u, e))
+        return -1;
+    if (read_members(r, a, object, u->text.p != NULL, u, e))
+        return -1;
+    if (!u->text.p == !u->url.p)
+        return err_at(e, u->url.p ? "/url" : "/text", "A document has one of 'text', 'chunks' and 'url'");
+    if (u->url.p)
+        return from_url(a, u, e);
+    if (chunks)
+        u->doc.mime = STR(GIVEN_MIME);
     if ((int64_t)u->text.n > r->cfg->limits_upload)
         return too_large(r, "text", e);
     if (!u->doc.mime.n) {
@@ -189,7 +268,7 @@ suspends int upload_from_multipart(struct request *r, struct upload *u, struct e
         return err_at(e, "/file", "The form must have a part named 'file'");
     if (!u->spool->size)
         return err_at(e, "/file", "The file is empty");
-    if (read_members(r, &r->arena, fields, true, u, e))
+    if (read_members(r, &r->arena, fields, 2, u, e))
         return -1;
     if (!u->doc.filename.n && file.filename.p) {
         if (api_check_text(file.filename, UPLOAD_FILENAME_MAX, "/file", "filename", e))
@@ -259,6 +338,8 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
     void *scratch = u->spool && u->spool->fd >= 0 ? arena_alloc(a, STORE_PART) : NULL;
     int failed = -1;
     assert(u->doc.bytes > 0);
+    if (!u->url.p && str_eq(u->doc.mime, STR(FETCH_MIME)))
+        return err_at(e, "/mime", "This media type is reserved; name a document by 'url'");
     if (!u->policy_given)
         u->doc.on_duplicate = u->doc.by_external_id ? DUP_LINK : DUP_SKIP;
     if (small) {
@@ -268,6 +349,8 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
     } else if (hash(u, scratch, e)) {
         return -1;
     }
+    if (given_vectors_keep(&r->app->backends, &u->doc.collection, &u->vectors, u->vectors_at, e))
+        return -1;
     /* Parts that nobody refers to yet may be swept away at any time: then they are put once more. */
     for (int i = 0; failed && i < STORE_TRIES; i++) {
         if (!small && put_parts(r, u, scratch, e))

@@ -2,18 +2,22 @@
  * members checked, its bytes hashed, and what is longer than a part put before the document itself. */
 #pragma once
 #include "worker/api/api.h"
+#include "worker/core/given_vectors.h"
+#include "worker/core/source.h"
 
-enum { UPLOAD_TITLE_MAX = 512, UPLOAD_EXTERNAL_ID_MAX = 256, UPLOAD_FILENAME_MAX = 255 };
+enum { UPLOAD_TITLE_MAX = 512, UPLOAD_EXTERNAL_ID_MAX = SOURCE_ID_MAX, UPLOAD_FILENAME_MAX = 255 };
 
 struct upload {
     struct store_document_new doc;
     struct spool *spool; /* the bytes, if they are not in `text` */
-    struct str text;
-    bool policy_given; /* on_duplicate; else skip, and link where an external id tells documents apart */
+    struct str text, url;
+    struct given_vectors vectors;
+    const char *vectors_at; /* where they stand */
+    bool policy_given;      /* on_duplicate; else skip, and link where an external id tells documents apart */
 };
 
-/* {"text", …}, where `text` may have been lifted out of the object. Everything lives in `a`, and object and text as
- * long. Does not wait: hashing is for upload_store(). */
+/* {"text", "chunks" or "url", …}, where `text` may have been lifted out of the object. Everything lives in `a`, and object
+ * and text as long. Does not wait: hashing is for upload_store(). */
 must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *out,
                               struct err *e);
 /* The body of `r`. */

@@ -9,5 +9,11 @@ struct cli_command {
 };
 extern const struct cli_command cli_commands[]; /* ends with a zeroed entry */
 
+/* For `ragd check`: whether database.url can be used, as far as that is known without connecting. */
+must_use int cli_check(const struct config *cfg, struct err *e);
+
+/* `ragd cage-broker FD`: nothing that people call; worker/core/cage.h. */
+int cli_cage_broker(const char *fd);
+
 /* `ragd version`: needs no configuration, so that it works with a broken one. */
 void cli_version(bool json);

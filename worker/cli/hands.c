@@ -72,7 +72,7 @@ void hands_stop(struct hands *h)
 static suspends int work(struct session *s, void *arg, struct err *e)
 {
     const struct hand *h = arg;
-    struct job_runner *runner = job_runner_start(s->cfg, s->store, h->jobs_fd, job_kinds, n_job_kinds);
+    struct job_runner *runner = job_runner_start(s->cfg, s->store, &s->backends, h->jobs_fd, job_kinds, n_job_kinds);
     (void)e;
     fiber_wait_fd(h->stop_fd, EV_READ, "end of the command");
     job_runner_cancel(runner);

@@ -6,13 +6,11 @@
 #include "worker/cli/hands.h"
 #include "worker/cli/report.h"
 #include "worker/cli/session.h"
-#include "worker/core/extract.h"
+#include "worker/core/source.h"
 #include "worker/jobs/jobs.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
     SENDERS = 8,        /* files on their way to the database at once: PostgreSQL commits them together */
@@ -39,13 +37,6 @@ struct ingest {
     size_t n_pending, head, next_file;
     int senders; /* still at work */
     bool failed; /* for good: everybody stops */
-};
-
-struct source {
-    int fd;
-    int64_t size;
-    struct sha256 sha256;
-    struct str inline_bytes; /* when it is at most STORE_PART long */
 };
 
 static suspends int run(struct session *s, void *arg, struct err *e);
@@ -145,109 +136,7 @@ static int give_up(struct ingest *in, const struct err *e)
     return -1;
 }
 
-/* ---- reading ---- */
-
-/* Reads exactly `n` bytes at `from`. 0, or -1 when they are not there any more. */
-static int read_at(int fd, char *p, size_t n, int64_t from)
-{
-    while (n) {
-        ssize_t r = pread(fd, p, n, from);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -1;
-        if (r == 0) {
-            errno = 0; /* shorter than it was */
-            return -1;
-        }
-        p += r;
-        n -= (size_t)r;
-        from += r;
-    }
-    return 0;
-}
-
-static size_t part_size(const struct source *src, int64_t from)
-{
-    return (size_t)(src->size - from < STORE_PART ? src->size - from : STORE_PART);
-}
-
-/* O_NONBLOCK: what was a file a moment ago may be a pipe now. False after a refusal. */
-static bool open_source(struct ingest *in, size_t file, struct source *src)
-{
-    struct stat st;
-    int64_t limit = in->session->cfg->limits_upload;
-    src->fd = open(in->walk.file[file].path.p, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (src->fd < 0 || fstat(src->fd, &st) != 0)
-        refuse(in, file, STR("unreadable"), "%s", strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        refuse(in, file, STR("not_a_file"), "is not a regular file any more");
-    else if (st.st_size == 0)
-        refuse(in, file, STR("empty_file"), "is empty");
-    else if (st.st_size > limit)
-        refuse(in, file, STR("too_large"), "has %lld bytes, limits.upload is %lld", (long long)st.st_size,
-               (long long)limit);
-    else {
-        src->size = st.st_size;
-        return true;
-    }
-    return false;
-}
-
-/* Hashes the file, and keeps its bytes when they are few. */
-static suspends bool hash_source(struct ingest *in, size_t file, struct source *src, struct arena *a)
-{
-    struct sha256_ctx *ctx = sha256_new();
-    size_t cap = part_size(src, 0);
-    char *part = arena_alloc(a, cap);
-    int r = 0;
-    for (int64_t at = 0; at < src->size && r == 0; at += STORE_PART) {
-        size_t n = part_size(src, at);
-        r = read_at(src->fd, part, n, at);
-        if (r == 0)
-            sha256_add(ctx, part, n);
-        if (src->size > STORE_PART && r == 0)
-            r = fiber_yield();
-    }
-    if (r == 0) {
-        sha256_end(ctx, &src->sha256);
-        if (src->size <= STORE_PART)
-            src->inline_bytes = (struct str){part, cap};
-    } else {
-        refuse(in, file, STR("unreadable"), "%s", errno ? strerror(errno) : "changed while it was read");
-    }
-    sha256_free(ctx);
-    return r == 0;
-}
-
 /* ---- sending ---- */
-
-/* Names are bytes, documents need UTF-8: what is not becomes %XX. */
-static struct str utf8_path(struct arena *a, struct str path)
-{
-    struct buf b = {0};
-    if (str_is_utf8(path))
-        return path;
-    while (path.n) {
-        size_t good = str_utf8_valid_prefix(path);
-        buf_add(&b, path.p, good);
-        path = str_sub(path, good, SIZE_MAX);
-        if (path.n)
-            buf_printf(&b, "%%%02X", (unsigned char)path.p[0]);
-        path = str_sub(path, 1, SIZE_MAX);
-    }
-    struct str out = arena_dup(a, buf_view(&b));
-    buf_fini(&b);
-    return out;
-}
-
-static struct str base_name(struct str path)
-{
-    size_t i = path.n;
-    while (i && path.p[i - 1] != '/')
-        i--;
-    return str_sub(path, i, SIZE_MAX);
-}
 
 /* The document exists with these bytes already: through, on its way, or worth another try. */
 static suspends int settle(struct ingest *in, size_t file, struct arena *a, const struct store_document *d,
@@ -273,98 +162,55 @@ static suspends int settle(struct ingest *in, size_t file, struct arena *a, cons
     return 0;
 }
 
-/* The parts of a long file, hashed once more: it may have changed since, and then its name would be a lie. */
-static suspends int send_parts(struct ingest *in, const struct source *src, struct arena *a, struct err *e)
-{
-    struct sha256_ctx *ctx = sha256_new();
-    struct sha256 again;
-    char *part = arena_alloc(a, STORE_PART);
-    int number = 0, r = 0;
-    for (int64_t at = 0; at < src->size && r == 0; at += STORE_PART) {
-        size_t n = part_size(src, at);
-        if (read_at(src->fd, part, n, at))
-            r = err_set(e, ERR_VALIDATION, "%s", errno ? strerror(errno) : "changed while it was read");
-        else
-            r = STORE_CALL(in->session->store, file_put_part, &src->sha256, number++, (struct str){part, n}, e);
-        if (r == 0)
-            sha256_add(ctx, part, n);
-    }
-    if (r == 0) {
-        sha256_end(ctx, &again);
-        if (memcmp(&again, &src->sha256, sizeof again) != 0)
-            r = err_set(e, ERR_VALIDATION, "changed while it was read");
-    }
-    sha256_free(ctx);
-    return r;
-}
-
 static suspends int send_source(struct ingest *in, size_t file, const struct source *src, struct arena *a,
                                 struct err *e)
 {
-    struct store *store = in->session->store;
-    struct str path = utf8_path(a, in->walk.file[file].path), name = base_name(path);
-    const char *mime = extract_mime_of_name(name);
     struct store_document doc;
-    struct store_job job;
     enum store_created what;
-    bool known = STORE_CALL(store, document_by_external_id, a, &in->collection.id, path, &doc, e) == 0;
-    if (!known && e->code != ERR_NOT_FOUND)
-        return -1;
-    if (known && memcmp(&doc.sha256, &src->sha256, sizeof doc.sha256) == 0)
-        return settle(in, file, a, &doc, false, OUTCOME_UNCHANGED, e);
-    const struct store_document_new new = {
-        .collection = in->collection.id,
-        .external_id = path,
-        .filename = name,
-        .title = STR(""),
-        .mime = mime ? str_of(mime) : STR("application/octet-stream"),
-        .language = STR(""),
-        .metadata = STR(""), /* what a document that is there has stays */
-        .tags = STR(""),
-        .sha256 = src->sha256,
-        .bytes = src->size,
-        .inline_bytes = src->inline_bytes.p ? src->inline_bytes : STR(""),
-        .on_duplicate = DUP_LINK,
-        .by_external_id = true,
-    };
-    if (!src->inline_bytes.p && send_parts(in, src, a, e))
-        return -1;
-    if (STORE_CALL(store, document_create, a, &new, &doc, &what, &job, e))
+    struct str id = source_external_id(a, in->walk.file[file].path);
+    if (source_put(src, in->session->store, a, &in->collection.id, id, STR(""), &doc, &what, e))
         return -1;
     return settle(in, file, a, &doc, what == STORE_UPDATED, what == STORE_UNCHANGED ? OUTCOME_UNCHANGED : OUTCOME_READY,
                   e);
 }
 
-/* Away, overloaded, or another command put or swept the same parts: worth another try. */
-static bool passing(enum err_code code)
+static suspends int send_opened(struct ingest *in, size_t file, const struct source *src, struct arena *a)
 {
-    return code == ERR_NOT_READY || code == ERR_OVERLOADED || code == ERR_BUSY || code == ERR_CONFLICT ||
-           code == ERR_DEADLINE;
+    struct err e;
+    int64_t end = clock_ns() + PATIENCE_MS * MS;
+    int r;
+    while ((r = send_source(in, file, src, a, &e)) && source_passing(e.code) && clock_ns() < end && !in->failed)
+        if (fiber_sleep(200 * MS))
+            break;
+    if (r && (e.code == ERR_VALIDATION || e.code == ERR_TOO_LARGE || e.code == ERR_QUOTA)) {
+        refuse(in, file, str_of(err_wire(e.code)), "%s", e.msg);
+        return 0;
+    }
+    return r ? give_up(in, &e) : 0;
 }
 
 static suspends int send_file(struct ingest *in, size_t file, struct arena *a)
 {
-    struct source src = {.fd = -1};
+    const struct walk_file *f = &in->walk.file[file];
+    const char *refusal;
+    struct source src;
     struct err e;
-    int64_t end = clock_ns() + PATIENCE_MS * MS;
-    int r = 0;
-    if (in->walk.file[file].refusal) {
-        refuse(in, file, STR("not_a_file"), "%s", in->walk.file[file].refusal);
+    if (f->refusal) {
+        refuse(in, file, STR("not_a_file"), "%s", f->refusal);
         return 0;
     }
-    if (open_source(in, file, &src) && hash_source(in, file, &src, a)) {
-        while ((r = send_source(in, file, &src, a, &e)) && passing(e.code) && clock_ns() < end && !in->failed)
-            if (fiber_sleep(200 * MS))
-                break;
-        if (r && (e.code == ERR_VALIDATION || e.code == ERR_TOO_LARGE || e.code == ERR_QUOTA)) {
-            refuse(in, file, str_of(err_wire(e.code)), "%s", e.msg);
-            r = 0;
-        }
-        if (r)
-            give_up(in, &e);
+    /* O_NONBLOCK: what was a file a moment ago may be a pipe now. */
+    int fd = open(f->path.p, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        refuse(in, file, STR("unreadable"), "%s", strerror(errno));
+        return 0;
     }
-    if (src.fd >= 0)
-        close(src.fd);
+    if (source_open(&src, fd, in->session->cfg->limits_upload, a, &refusal, &e)) {
+        refuse(in, file, str_of(refusal), "%s", e.msg);
+        return 0;
+    }
+    int r = send_opened(in, file, &src, a);
+    source_close(&src);
     return r;
 }
 
@@ -434,7 +280,7 @@ static suspends int watcher(void *arg)
         size_t before = in->head;
         if (look_round(in, &e) == 0)
             good = clock_ns();
-        else if (!passing(e.code) || clock_ns() - good > PATIENCE_MS * MS)
+        else if (!source_passing(e.code) || clock_ns() - good > PATIENCE_MS * MS)
             return give_up(in, &e);
         if (!in->no_wait && !hands_alive(&in->hands)) {
             err_set(&e, ERR_INTERNAL, "the processes that work on the files die as soon as they begin");

@@ -1,16 +1,14 @@
 #include "worker/cli/commands.h"
-#include "worker/cli/session.h"
-#include "worker/core/retrieve.h"
+#include "worker/cli/question.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { COLLECTIONS_MAX = 16, SNIPPET_BYTES = 320, LEAD_BYTES = 80 };
+enum { SNIPPET_BYTES = 320, LEAD_BYTES = 80 };
 
 struct options {
-    const char *collection[COLLECTIONS_MAX];
-    int n_collections, top_k, json;
-    struct buf query;
+    struct question question;
+    int json;
 };
 
 static void print_json(const struct options *o, const struct retrieve_result *r);
@@ -19,25 +17,13 @@ static void print_human(const struct retrieve_result *r);
 static suspends int search(struct session *s, void *arg, struct err *e)
 {
     struct options *o = arg;
-    struct uuid ids[COLLECTIONS_MAX];
+    struct uuid ids[QUESTION_COLLECTIONS_MAX];
     struct retrieve_result result;
-    for (int i = 0; i < o->n_collections; i++) {
-        struct store_collection c;
-        if (STORE_CALL(s->store, collection_by_name, &s->arena, str_of(o->collection[i]), &c, e)) {
-            if (e->code == ERR_NOT_FOUND)
-                err_set(e, ERR_NOT_FOUND, "there is no collection \"%.100s\"", o->collection[i]);
-            return -1;
-        }
-        ids[i] = c.id;
-    }
-    const struct retrieve_query q = {
-        .query = buf_view(&o->query),
-        .collections = ids,
-        .n_collections = (size_t)o->n_collections,
-        .top_k = o->top_k,
-        .highlight = true,
-    };
-    if (retrieve(s->cfg, s->store, &s->arena, &q, &result, e))
+    struct retrieve_query q;
+    if (question_query(&o->question, s, ids, &q, e))
+        return -1;
+    q.highlight = true;
+    if (retrieve(&s->backends, &s->arena, &q, &result, e))
         return -1;
     if (o->json)
         print_json(o, &result);
@@ -48,35 +34,13 @@ static suspends int search(struct session *s, void *arg, struct err *e)
 
 int cli_search(int argc, char **argv, const struct config *cfg)
 {
-    struct options o = {.top_k = 5};
-    const struct option table[] = {{"collection", required_argument, NULL, 'c'},
-                                   {"top-k", required_argument, NULL, 'k'},
-                                   {"json", no_argument, &o.json, 1},
-                                   {NULL, 0, NULL, 0}};
-    int c, code;
-    while ((c = session_option(argc, argv, table)) != -1) {
-        if (c == '?' || (c == 'k' && !session_number(argv[0], "--top-k", optarg, 1, cfg->limits_top_k, &o.top_k)))
-            return CLI_USAGE;
-        if (c == 'c' && o.n_collections == COLLECTIONS_MAX)
-            return session_usage(argv[0], "at most %d collections can be named", (int)COLLECTIONS_MAX);
-        if (c == 'c')
-            o.collection[o.n_collections++] = optarg;
-    }
-    if (optind == argc)
-        return session_usage(argv[0], "what to search for is missing");
-    for (int i = optind; i < argc; i++)
-        buf_printf(&o.query, "%s%s", i > optind ? " " : "", argv[i]);
-    if (str_is_utf8(buf_view(&o.query)))
+    struct options o = {.question.top_k = 5};
+    const struct option own[] = {{"json", no_argument, &o.json, 1}, {NULL, 0, NULL, 0}};
+    int code = question_read(&o.question, argc, argv, cfg, own, "what to search for");
+    if (code == 0)
         code = session_run(argv[0], cfg, search, &o);
-    else
-        code = session_usage(argv[0], "the query is not valid UTF-8");
-    buf_fini(&o.query);
+    question_fini(&o.question);
     return code;
-}
-
-static struct str title_of(const struct store_document *d)
-{
-    return d->title.n ? d->title : d->filename.n ? d->filename : STR("(no title)");
 }
 
 static void print_json(const struct options *o, const struct retrieve_result *r)
@@ -84,9 +48,10 @@ static void print_json(const struct options *o, const struct retrieve_result *r)
     struct buf b = {0};
     struct json_out j = json_out(&b);
     jo_begin(&j, '{');
-    jo_member(&j, "query"), jo_str(&j, buf_view(&o->query));
+    jo_member(&j, "query"), jo_str(&j, buf_view(&o->question.text));
     jo_member(&j, "total"), jo_i64(&j, r->total);
     jo_member(&j, "truncated"), jo_bool(&j, r->truncated);
+    jo_member(&j, "degraded"), jo_bool(&j, r->degraded != 0);
     jo_member(&j, "hits"), jo_begin(&j, '[');
     for (size_t i = 0; i < r->n; i++) {
         const struct retrieve_hit *h = &r->hit[i];
@@ -95,7 +60,7 @@ static void print_json(const struct options *o, const struct retrieve_result *r)
         jo_member(&j, "score"), jo_f64(&j, h->score);
         jo_member(&j, "document_id"), jo_uuid(&j, &h->document.id);
         jo_member(&j, "chunk_id"), jo_uuid(&j, &h->chunk.id);
-        jo_member(&j, "title"), jo_str(&j, title_of(&h->document));
+        jo_member(&j, "title"), jo_str(&j, question_title(&h->document));
         jo_member(&j, "filename"), jo_str(&j, h->document.filename);
         jo_member(&j, "external_id"), jo_str(&j, h->document.external_id);
         jo_member(&j, "text"), jo_str(&j, h->chunk.text);
@@ -156,7 +121,7 @@ static void print_human(const struct retrieve_result *r)
         const struct retrieve_hit *h = &r->hit[i];
         const struct store_document *d = &h->document;
         printf("%s%d. ", i ? "\n" : "", h->rank);
-        session_print(stdout, title_of(d));
+        session_print(stdout, question_title(d));
         printf("  (%.3f)\n   ", h->score);
         session_print(stdout, d->external_id.n ? d->external_id : d->filename);
         if (h->chunk.page)

@@ -53,7 +53,7 @@ static suspends int put(struct session *s, struct seed *seed, const struct store
 /* Works on the queue until all samples are through. The jobs of others that come along are done, too. */
 static suspends int work(struct session *s, struct seed *seed, struct err *e)
 {
-    struct job_runner *runner = job_runner_start(s->cfg, s->store, -1, job_kinds, n_job_kinds);
+    struct job_runner *runner = job_runner_start(s->cfg, s->store, &s->backends, -1, job_kinds, n_job_kinds);
     int r = 0;
     for (size_t i = 0; i < seed->n && r == 0;) {
         struct store_document doc;

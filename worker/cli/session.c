@@ -1,5 +1,7 @@
 #include "worker/cli/session.h"
+#include "common/clock.h"
 #include "worker/fiber/loop.h"
+#include "worker/wiring.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -35,10 +37,13 @@ static suspends void body(void *arg)
 {
     struct run *r = arg;
     struct session *s = &r->session;
-    if (store_open(s->cfg, &s->store, &r->e) == 0) {
+    if (backends_open(s->cfg, true, &s->backends, &r->e) == 0) {
+        s->store = s->backends.store;
         r->code = r->fn(s, r->arg, &r->e);
-        store_close(s->store);
+        backends_close(&s->backends);
     }
+    while (fiber_count() > 1) /* a connection that was being made unwinds, when its name is resolved */
+        fiber_sleep(MS);
     loop_stop();
 }
 
@@ -80,6 +85,32 @@ bool session_number(const char *command, const char *option, const char *text, i
     }
     *out = (int)v;
     return true;
+}
+
+bool session_fraction(const char *command, const char *option, const char *text, double min, double max, double *out)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end || !(v >= min && v <= max)) {
+        session_usage(command, "%s: \"%.40s\" is not a number from %g to %g", option, text, min, max);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+suspends int session_collections(struct session *s, const char *const *names, int n, struct uuid *out, struct err *e)
+{
+    for (int i = 0; i < n; i++) {
+        struct store_collection c;
+        if (STORE_CALL(s->store, collection_by_name, &s->arena, str_of(names[i]), &c, e)) {
+            if (e->code == ERR_NOT_FOUND)
+                err_set(e, ERR_NOT_FOUND, "there is no collection \"%.100s\"", names[i]);
+            return -1;
+        }
+        out[i] = c.id;
+    }
+    return 0;
 }
 
 suspends int session_collection(struct session *s, struct str name, struct str description,

@@ -2,7 +2,7 @@
 #pragma once
 #include "common/arena.h"
 #include "worker/cli/cli.h"
-#include "worker/store/store.h"
+#include "worker/core/backends.h"
 #include <getopt.h>
 #include <stdio.h>
 
@@ -11,8 +11,9 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_CONFIG = 78 };
 struct session {
     const char *command;
     const struct config *cfg;
-    struct store *store;
-    struct arena arena; /* until the command ends */
+    struct backends backends;
+    struct store *store; /* backends.store */
+    struct arena arena;  /* until the command ends */
 };
 
 /* Runs `fn` with an open store. Its result is the exit code, unless it is -1: then `e` is reported. */
@@ -27,10 +28,15 @@ int session_usage(const char *command, const char *fmt, ...) __attribute__((form
 int session_option(int argc, char **argv, const struct option *options);
 /* A number of the command line; false after a report. */
 bool session_number(const char *command, const char *option, const char *text, int64_t min, int64_t max, int *out);
+bool session_fraction(const char *command, const char *option, const char *text, double min, double max, double *out);
 
 /* The collection of this name, made when there is none. */
 suspends must_use int session_collection(struct session *s, struct str name, struct str description,
                                          struct store_collection *out, struct err *e);
+
+/* The ids of collections by name; all must be there. */
+suspends must_use int session_collections(struct session *s, const char *const *names, int n, struct uuid *out,
+                                          struct err *e);
 
 /* True when the document is through: ready, failed or cancelled. */
 bool session_document_done(const struct store_document *d);

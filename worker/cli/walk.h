@@ -1,6 +1,6 @@
-/* The files below some paths, each once, in order of their names. A symbolic link to a file is taken as a file. One to a folder is not
- * entered: what it leads to is either below the path anyway, or was not asked for; so there are no loops. What cannot
- * become a document is listed with the reason. */
+/* The files below some paths, each once, in order of their names. A symbolic link to a file is taken as a
+ * file. One to a folder is not entered: what it leads to is either below the path anyway, or was not asked for; so there
+ * are no loops. What cannot become a document is listed with the reason. */
 #pragma once
 #include "common/arena.h"
 

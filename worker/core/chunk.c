@@ -1,4 +1,5 @@
 #include "worker/core/chunk.h"
+#include "worker/core/sentence.h"
 #include "worker/io/json.h"
 #include <stdlib.h>
 
@@ -7,41 +8,60 @@ enum {
     YIELD_BYTES = 128 << 10, /* of text between two turns of the loop */
     HEADING_TEXT_MAX = 200,  /* bytes of a heading kept in a chunk */
     HEADING_LEVELS = 6,
+    PARENT_TOKENS_MAX = 16384,
+    PARENT_CHILDREN = 4, /* by default */
+    CUT_BYTES = 64,      /* that decide about a cut before them */
 };
 
 /* ---- options ---- */
 
 int chunking_parse(struct arena *a, struct str json, const struct config *cfg, struct chunking *out, struct err *e)
 {
-    static const char *const names[] = {"auto", "static", "structure"};
-    struct chunking c = {CHUNK_AUTO, (int)cfg->ingest_chunk_tokens, (int)cfg->ingest_chunk_overlap};
+    static const char *const names[] = {"auto", "static", "structure", "parent_child"};
+    enum { TYPES = sizeof names / sizeof *names };
+    struct chunking c = {CHUNK_AUTO, (int)cfg->ingest_chunk_tokens, (int)cfg->ingest_chunk_overlap, 0};
     struct str type = STR("auto");
-    int64_t tokens = c.max_tokens, overlap = c.overlap;
-    bool has_tokens = false, has_overlap = false;
+    int64_t tokens = c.max_tokens, overlap = c.overlap, parent = 0;
+    bool has_tokens = false, has_overlap = false, has_parent = false;
     struct json_member members[] = {
         {.name = "type", .kind = JSON_STR, .out = &type},
         {.name = "max_tokens", .kind = JSON_INT64, .min = 16, .max = 4096, .out = &tokens, .present = &has_tokens},
         {.name = "overlap", .kind = JSON_INT64, .min = 0, .max = 2048, .out = &overlap, .present = &has_overlap},
+        {.name = "parent_tokens",
+         .kind = JSON_INT64,
+         .min = 32,
+         .max = PARENT_TOKENS_MAX,
+         .out = &parent,
+         .present = &has_parent},
     };
     json_t *object;
     if (json_parse_object(a, json.n ? json : STR("{}"), 8, &object, e) ||
         json_members(a, object, "/chunking", members, sizeof members / sizeof *members, false, e))
         return -1;
     size_t t = 0;
-    while (t < 3 && !str_eqz(type, names[t]))
+    while (t < TYPES && !str_eqz(type, names[t]))
         t++;
-    if (t == 3)
-        return err_at(e, "/chunking/type", "must be one of auto, static, structure");
+    if (t == TYPES)
+        return err_at(e, "/chunking/type", "must be one of auto, static, structure, parent_child");
     if (t == CHUNK_AUTO && (has_tokens || has_overlap))
         return err_at(e, has_tokens ? "/chunking/max_tokens" : "/chunking/overlap",
                       "belongs to the types static and structure");
+    if (t == CHUNK_PARENT_CHILD ? has_overlap : has_parent)
+        return err_at(e, has_overlap ? "/chunking/overlap" : "/chunking/parent_tokens",
+                      "does not belong to the type " STR_FMT, STR_ARG(type));
+    if (t == CHUNK_PARENT_CHILD && !has_parent)
+        parent = PARENT_CHILDREN * tokens;
+    if (t == CHUNK_PARENT_CHILD && parent < 2 * tokens)
+        return err_at(e, "/chunking/parent_tokens", "must be at least twice max_tokens (%lld)",
+                      (long long)(2 * tokens));
     if (!has_overlap && overlap > tokens / 2)
         overlap = tokens / 2;
     if (overlap > tokens / 2)
         return err_at(e, "/chunking/overlap", "must be at most half of max_tokens (%lld)", (long long)tokens / 2);
     c.type = t;
     c.max_tokens = (int)tokens;
-    c.overlap = (int)overlap;
+    c.overlap = t == CHUNK_PARENT_CHILD ? 0 : (int)overlap;
+    c.parent_tokens = (int)parent;
     *out = c;
     return 0;
 }
@@ -55,6 +75,7 @@ struct piece {
     const struct str *headings;
     int page;
     bool heading;
+    bool first; /* of its block */
 };
 
 struct chunker {
@@ -116,7 +137,13 @@ static size_t count_chars(struct str s)
     return n;
 }
 
-static int emit(struct chunker *c, size_t n)
+static size_t budget(const struct chunker *c)
+{
+    return (size_t)(c->how.type == CHUNK_PARENT_CHILD ? c->how.parent_tokens : c->how.max_tokens);
+}
+
+/* One chunk of n pieces from `first` on; `parent`: NULL, or the span around it. */
+static int emit_chunk(struct chunker *c, const struct piece *first, size_t n, const struct store_span *parent)
 {
     if (c->n_chunk == c->max_chunks)
         return err_set(
@@ -131,7 +158,7 @@ static int emit(struct chunker *c, size_t n)
         c->chunk = grown;
         c->cap_chunk = cap;
     }
-    const struct piece *first = &c->piece[0], *last = &c->piece[n - 1];
+    const struct piece *last = &first[n - 1];
     struct str text = text_of(c, first->from, last->to);
     c->terms.n = 0;
     int tokens = analyze_terms(c->an, text, &c->terms);
@@ -147,8 +174,36 @@ static int emit(struct chunker *c, size_t n)
         .char_start = (int64_t)first->char_from,
         .char_end = (int64_t)(first->char_from + count_chars(text)),
     };
+    if (parent && (parent->byte_start != k->byte_start || parent->byte_end != k->byte_end))
+        k->parent = *parent;
     sha256_of(text.p, text.n, &k->sha256);
     return 0;
+}
+
+/* The chunks of a parent: as many pieces each as fit, a heading with what it heads. */
+static int emit_children(struct chunker *c, size_t n)
+{
+    const struct piece *p = c->piece;
+    struct str text = text_of(c, p[0].from, p[n - 1].to);
+    struct store_span parent = {.char_start = (int64_t)p[0].char_from,
+                                .char_end = (int64_t)(p[0].char_from + count_chars(text)),
+                                .byte_start = (int64_t)p[0].from,
+                                .byte_end = (int64_t)p[n - 1].to};
+    for (size_t at = 0, end; at < n; at = end) {
+        size_t cost = p[at].cost;
+        for (end = at + 1; end < n && cost + p[end].cost <= (size_t)c->how.max_tokens; end++)
+            cost += p[end].cost;
+        while (end < n && end > at + 1 && p[end - 1].heading)
+            end--;
+        if (emit_chunk(c, p + at, end - at, &parent))
+            return -1;
+    }
+    return 0;
+}
+
+static int emit(struct chunker *c, size_t n)
+{
+    return c->how.type == CHUNK_PARENT_CHILD ? emit_children(c, n) : emit_chunk(c, c->piece, n, NULL);
 }
 
 static void keep_from(struct chunker *c, size_t first, size_t fresh)
@@ -170,20 +225,52 @@ static int end_section(struct chunker *c)
     return 0;
 }
 
-/* The chunk is full and more of the section comes: repeat its end, as much as overlaps. `next` must fit beside it. */
-static int end_full(struct chunker *c, size_t next)
+/* How well a chunk may begin with this piece; the least is best. Headings before blocks before sentences, and among
+ * their like whatever their first bytes say: the same place wins whatever stood before it. */
+static uint64_t cut_rank(const struct chunker *c, const struct piece *p)
 {
-    size_t n = c->n, room = (size_t)c->how.max_tokens;
+    struct str s = str_sub(text_of(c, p->from, p->to), 0, CUT_BYTES);
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < s.n; i++)
+        hash = (hash ^ (unsigned char)s.p[i]) * 0x100000001b3;
+    hash ^= hash >> 32;
+    return (uint64_t)(p->heading ? 0 : p->first ? 1 : 2) << 62 | hash >> 2;
+}
+
+/* The piece before which the full chunk ends, in its second half; the end when there is no such place. What is cut off must
+ * fit into a chunk with the next piece. */
+static size_t best_cut(const struct chunker *c, const struct piece *next)
+{
+    size_t least = budget(c) / 2, cost = 0, best = 0;
+    uint64_t best_rank = UINT64_MAX;
+    for (size_t i = 0; i <= c->n && c->how.type != CHUNK_STATIC; i++) {
+        const struct piece *p = i < c->n ? &c->piece[i] : next;
+        if (i > c->fresh && cost >= least && !c->piece[i - 1].heading && c->cost - cost + next->cost <= budget(c)) {
+            uint64_t rank = cut_rank(c, p);
+            best = rank < best_rank ? i : best;
+            best_rank = rank < best_rank ? rank : best_rank;
+        }
+        cost += i < c->n ? p->cost : 0;
+    }
+    if (best)
+        return best;
+    size_t n = c->n;
     while (n > c->fresh && c->piece[n - 1].heading)
         n--; /* a heading goes with what it heads */
-    if (n <= c->fresh)
-        n = c->n;
+    return n > c->fresh ? n : c->n;
+}
+
+/* The chunk is full and more of the section comes: repeat its end, as much as overlaps. `p` must fit beside it. */
+static int end_full(struct chunker *c, const struct piece *p)
+{
+    size_t n = best_cut(c, p), room = budget(c), next = p->cost;
     if (emit(c, n))
         return -1;
     size_t first = n, repeated = 0;
     for (size_t i = n; i < c->n; i++)
         next += c->piece[i].cost;
-    while (first > 1 && n == c->n && !c->piece[first - 1].heading) {
+    bool headed = (n < c->n ? &c->piece[n] : p)->heading;
+    while (first > 1 && !headed && !c->piece[first - 1].heading) {
         size_t cost = c->piece[first - 1].cost;
         if (repeated + cost > (size_t)c->how.overlap || repeated + cost + next > room)
             break;
@@ -196,12 +283,12 @@ static int end_full(struct chunker *c, size_t next)
 
 static bool fits(const struct chunker *c, size_t cost)
 {
-    return c->cost + cost <= (size_t)c->how.max_tokens;
+    return c->cost + cost <= budget(c);
 }
 
 static int add(struct chunker *c, struct piece p)
 {
-    if (c->n > c->fresh && !fits(c, p.cost) && end_full(c, p.cost))
+    if (c->n > c->fresh && !fits(c, p.cost) && end_full(c, &p))
         return -1;
     if (c->n && !fits(c, p.cost) && end_section(c)) /* long headings, or no room for the repetition */
         return -1;
@@ -226,6 +313,7 @@ static struct piece piece_of(struct chunker *c, const struct block *b, size_t fr
         .headings = c->headings,
         .page = b->page,
         .heading = b->kind == BLOCK_HEADING && c->how.type != CHUNK_STATIC,
+        .first = from == b->from,
     };
 }
 
@@ -234,61 +322,6 @@ static struct piece piece_of(struct chunker *c, const struct block *b, size_t fr
 static bool space(char c)
 {
     return c == ' ' || c == '\n' || c == '\t';
-}
-
-/* Does a sentence end with the punctuation at `at`? *end: behind it and its closing quotes, in any case. */
-static bool sentence_ends(struct str s, size_t at, size_t *end)
-{
-    static const char *const wide[] = {"。", "！", "？", "．"};
-    *end = at + 1;
-    for (size_t i = 0; i < 4; i++)
-        if (s.n - at >= 3 && memcmp(s.p + at, wide[i], 3) == 0) {
-            *end = at + 3;
-            return true;
-        }
-    if (!memchr(".!?", s.p[at], 3))
-        return false;
-    size_t i = at + 1;
-    while (i < s.n && memchr(".!?\"')]", s.p[i], 7))
-        i++;
-    *end = i;
-    if (i == s.n)
-        return true;
-    if (!space(s.p[i]))
-        return false;
-    while (i < s.n && space(s.p[i]))
-        i++;
-    if (i < s.n && s.p[i] >= 'a' && s.p[i] <= 'z')
-        return false; /* an abbreviation */
-    bool capital = at >= 1 && s.p[at - 1] >= 'A' && s.p[at - 1] <= 'Z';
-    bool initial = capital && (at == 1 || s.p[at - 2] == ' ' || s.p[at - 2] == '.');
-    return !(s.p[at] == '.' && initial);
-}
-
-/* The next sentence (or line) from the start of `s`: its length. At most `max` bytes, cut at white space if there is any
- * in the second half. */
-static size_t sentence(struct str s, bool lines, size_t max)
-{
-    bool whole = s.n <= max;
-    size_t last_space = 0, end;
-    s = str_sub(s, 0, max);
-    for (size_t i = 0; i < s.n; i = end) {
-        bool ends = lines ? s.p[i] == '\n' : sentence_ends(s, i, &end);
-        if (lines)
-            end = i + 1;
-        if (ends && end < s.n)
-            return end;
-        if (space(s.p[i]))
-            last_space = i;
-    }
-    if (whole)
-        return s.n;
-    if (last_space > s.n / 2)
-        return last_space;
-    for (size_t back = 0; back < 4 && back < s.n; back++) /* where the last character begins, if it is cut */
-        if (((unsigned char)s.p[s.n - 1 - back] & 0xc0) != 0x80)
-            return str_utf8_valid_prefix(str_sub(s, s.n - 1 - back, s.n)) ? s.n : s.n - 1 - back;
-    return s.n;
 }
 
 struct words {
@@ -349,7 +382,7 @@ suspends static int add_block(struct chunker *c, const struct block *b)
             at++;
         if (at == b->to)
             break;
-        size_t len = sentence(str_sub(text, at, b->to - at), lines, c->max_bytes), end = at + len;
+        size_t len = sentence_next(str_sub(text, at, b->to - at), lines, c->max_bytes), end = at + len;
         while (end > at + 1 && space(text.p[end - 1]))
             end--;
         size_t glued = at == last_end; /* a run of bigrams that was cut has one more when it is whole again */
@@ -424,6 +457,8 @@ int chunk_document(struct arena *a, struct analyzer *an, const struct extracted 
     static const struct str none = {"[]", 2};
     struct chunker c = {.a = a, .an = an, .x = x, .how = *how, .max_chunks = max_chunks, .e = e, .headings = &none};
     c.max_bytes = (size_t)how->max_tokens * BYTES_PER_TOKEN;
+    if (how->type == CHUNK_PARENT_CHILD)
+        c.how.overlap = 0;
     int rc = 0;
     for (size_t i = 0; i < x->n && rc == 0; i++) {
         if (x->block[i].kind == BLOCK_HEADING) {

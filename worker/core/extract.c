@@ -1,246 +1,161 @@
 #include "worker/core/extract.h"
 #include "worker/core/extract_private.h"
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-/* ---- types by name ---- */
+#define READABLE "see the list of formats in the documentation"
 
-enum format { FORMAT_TEXT, FORMAT_CODE, FORMAT_MARKDOWN, FORMAT_HTML, FORMAT_OTHER };
-
-struct type {
-    const char *mime;
-    enum format format;
-    const char *extensions; /* space separated */
-};
-/* The first one of a format is its canonical one. FORMAT_OTHER: known, and not text. */
-static const struct type types[] = {
-    {"text/plain", FORMAT_TEXT, "txt text log rst adoc asciidoc org tex rtf me nfo srt vtt 1 2 3 4 5 6 7 8"},
-    {"text/markdown", FORMAT_MARKDOWN, "md markdown mdown mkd mdx"},
-    {"text/html", FORMAT_HTML, "html htm xhtml shtml"},
-    {"application/xhtml+xml", FORMAT_HTML, "xht"},
-    {"text/csv", FORMAT_CODE, "csv"},
-    {"text/tab-separated-values", FORMAT_CODE, "tsv tab"},
-    {"application/json", FORMAT_CODE, "json jsonl ndjson ipynb"},
-    {"application/xml", FORMAT_CODE, "xml xsd xsl rss atom"},
-    {"application/yaml", FORMAT_CODE, "yaml yml"},
-    {"application/toml", FORMAT_CODE, "toml"},
-    {"text/x-c", FORMAT_CODE, "c h cc cpp cxx hpp hh"},
-    {"text/x-python", FORMAT_CODE, "py pyi"},
-    {"text/x-shellscript", FORMAT_CODE, "sh bash zsh"},
-    {"text/javascript", FORMAT_CODE, "js mjs cjs ts tsx jsx"},
-    {"text/css", FORMAT_CODE, "css scss less"},
-    {"text/x-source", FORMAT_CODE,
-     "go rs java kt scala rb pl pm php lua swift cs m r jl hs ml ex exs erl clj sql proto cmake mk ini cfg conf diff "
-     "patch el vim tcl awk"},
-    {"application/pdf", FORMAT_OTHER, "pdf"},
-    {"application/vnd.openxmlformats-officedocument.wordprocessingml.document", FORMAT_OTHER, "docx"},
-    {"application/vnd.openxmlformats-officedocument.presentationml.presentation", FORMAT_OTHER, "pptx"},
-    {"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", FORMAT_OTHER, "xlsx"},
-    {"application/vnd.oasis.opendocument.text", FORMAT_OTHER, "odt"},
-    {"application/epub+zip", FORMAT_OTHER, "epub"},
-    {"application/msword", FORMAT_OTHER, ""}, /* many a .doc is plain text */
-    {"application/zip", FORMAT_OTHER, "zip jar"},
-    {"application/gzip", FORMAT_OTHER, "gz tgz"},
-    {"application/x-xz", FORMAT_OTHER, "xz"},
-    {"image/png", FORMAT_OTHER, "png"},
-    {"image/jpeg", FORMAT_OTHER, "jpg jpeg"},
-    {"image/gif", FORMAT_OTHER, "gif"},
-    {"audio/mpeg", FORMAT_OTHER, "mp3"},
-    {"video/mp4", FORMAT_OTHER, "mp4"},
-};
-enum { N_TYPES = sizeof types / sizeof *types };
-
-static const struct type *type_of_name(struct str filename)
+int refuse(struct source *s, const char *code, const char *fmt, ...)
 {
-    size_t dot = filename.n;
-    while (dot > 0 && filename.p[dot - 1] != '.' && filename.p[dot - 1] != '/')
-        dot--;
-    if (dot == 0 || filename.p[dot - 1] != '.')
-        return NULL;
-    struct str ext = str_sub(filename, dot, filename.n);
-    if (ext.n == 0)
-        return NULL;
-    for (size_t i = 0; i < N_TYPES; i++)
-        for (struct str rest = str_of(types[i].extensions); rest.n;)
-            if (str_ieq(str_cut(&rest, ' '), ext))
-                return &types[i];
-    return NULL;
+    char why[sizeof s->err.msg];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    str_utf8_fix(why); /* parts of it come from the document, or were cut off */
+    s->code = code;
+    return err_set(&s->err, ERR_VALIDATION, "%s", why);
 }
 
-const char *extract_mime_of_name(struct str filename)
-{
-    const struct type *t = type_of_name(filename);
-    return t ? t->mime : NULL;
-}
+/* ---- text ---- */
 
-/* What the client declared; NULL if that says nothing. */
-static const struct type *type_of_mime(struct str mime)
-{
-    for (size_t i = 0; i < N_TYPES; i++)
-        if (str_ieq(mime, str_of(types[i].mime)))
-            return &types[i];
-    static const struct type any_text = {"text/plain", FORMAT_TEXT, ""}, binary = {"", FORMAT_OTHER, ""};
-    if (str_ieq(mime, STR("text/x-markdown")))
-        return &types[1];
-    if (str_ieq(str_sub(mime, 0, 5), STR("text/")))
-        return &any_text;
-    static const char *const families[] = {"image/", "audio/", "video/", "font/"};
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (str_ieq(str_sub(mime, 0, strlen(families[i])), str_of(families[i])) && !str_ieq(mime, STR("image/svg+xml")))
-            return &binary;
-    return NULL;
-}
-
-/* ---- types by content ---- */
-
-static const struct magic {
-    size_t at, n;
-    const char *bytes, *what;
-    bool weak; /* text may begin so, too */
-} magics[] = {
-    {0, 5, "%PDF-", "a PDF document", false},
-    {0, 4, "PK\3\4", "a ZIP archive or an Office document", false},
-    {0, 4, "PK\5\6", "a ZIP archive", false},
-    {0, 2, "\x1f\x8b", "gzip-compressed data", false},
-    {0, 6,
-     "\xfd"
-     "7zXZ",
-     "xz-compressed data", false},
-    {0, 4, "\x28\xb5\x2f\xfd", "zstd-compressed data", false},
-    {0, 3, "BZh", "bzip2-compressed data", true},
-    {0, 6, "7z\xbc\xaf\x27\x1c", "a 7z archive", false},
-    {0, 4, "Rar!", "a RAR archive", true},
-    {257, 5, "ustar", "a tar archive", false},
-    {0, 7, "!<arch>", "an ar archive", false},
-    {0, 4,
-     "\x7f"
-     "ELF",
-     "an ELF program", false},
-    {0, 4, "\xca\xfe\xba\xbe", "a Java class or a Mach-O program", false},
-    {0, 8, "\x89PNG\r\n\x1a\n", "a PNG image", false},
-    {0, 3, "\xff\xd8\xff", "a JPEG image", false},
-    {0, 4, "GIF8", "a GIF image", true},
-    {0, 4, "II*\0", "a TIFF image", false},
-    {0, 4, "MM\0*", "a TIFF image", false},
-    {8, 4, "WEBP", "a WebP image", true},
-    {0, 8, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Microsoft Office document", false},
-    {0, 16, "SQLite format 3\0", "an SQLite database", false},
-    {0, 4, "OggS", "an Ogg file", true},
-    {0, 4, "fLaC", "a FLAC file", true},
-    {0, 3, "ID3", "an MP3 file", true},
-    {4, 4, "ftyp", "an MP4 file", true},
-    {0, 4, "wOFF", "a font", true},
-    {0, 4, "wOF2", "a font", true},
-    {0, 4, "\0asm", "a WebAssembly module", false},
-    {0, 4, "\xde\x12\x04\x95", "a gettext catalogue", false},
-    {0, 5, "{\\rtf", "an RTF document", false},
-    {0, 4, "%!PS", "a PostScript document", false},
-};
-
-static const char *what_it_is(struct str bytes)
-{
-    for (size_t i = 0; i < sizeof magics / sizeof *magics; i++)
-        if (bytes.n >= magics[i].at + magics[i].n &&
-            memcmp(bytes.p + magics[i].at, magics[i].bytes, magics[i].n) == 0 &&
-            !(magics[i].weak && str_is_utf8(bytes) && !memchr(bytes.p, 0, bytes.n)))
-            return magics[i].what;
-    return NULL;
-}
-
-/* Begins with an HTML element, after white space, comments and an XML declaration. */
-static bool begins_as_html(struct str s)
-{
-    s = str_sub(s, 0, 4096);
-    for (;;) {
-        while (s.n && memchr(" \t\r\n", s.p[0], 4))
-            s = str_sub(s, 1, s.n);
-        bool comment = str_starts(s, STR("<!--")), declaration = str_starts(s, STR("<?xml"));
-        if (!comment && !declaration)
-            break;
-        const char *end = memmem(s.p, s.n, comment ? "-->" : "?>", comment ? 3 : 2);
-        if (!end)
-            return false;
-        s = str_sub(s, (size_t)(end - s.p) + (comment ? 3 : 2), s.n);
-    }
-    static const char *const begin[] = {"<!doctype html", "<html", "<head>", "<head ", "<body", "<title>"};
-    for (size_t i = 0; i < sizeof begin / sizeof *begin; i++)
-        if (str_ieq(str_sub(s, 0, strlen(begin[i])), str_of(begin[i])))
-            return true;
-    return false;
-}
-
-/* ---- extraction ---- */
-
-struct extraction {
-    struct str bytes, charset;
-    const struct type *type; /* declared or by name; NULL: unknown */
-    struct builder builder;
-    const struct type *found;
-    const char *code;
-    struct err err;
-    int rc;
-};
-
-static int fail(struct extraction *x, const char *code, const char *fmt, const char *what)
-{
-    x->code = code;
-    return err_set(&x->err, ERR_VALIDATION, fmt, what);
-}
-
-static const struct type *type_of_format(enum format f)
-{
-    for (size_t i = 0; i < N_TYPES; i++)
-        if (types[i].format == f)
-            return &types[i];
-    return &types[0];
-}
-
-static int parse(struct extraction *x, struct str text)
+static int marked_up(struct source *s, struct str text, bool html)
 {
     struct guard guard;
     guard_init(&guard);
-    x->found = begins_as_html(text) ? type_of_format(FORMAT_HTML) : x->type ? x->type : type_of_format(FORMAT_TEXT);
-    int rc = 0;
-    switch (x->found->format) {
-    case FORMAT_HTML: rc = extract_html(&x->builder, &guard, text); break;
-    case FORMAT_MARKDOWN: rc = extract_markdown(&x->builder, &guard, text); break;
-    default: extract_plain(&x->builder, text, x->found->format == FORMAT_CODE); break;
-    }
+    int rc = html ? extract_html(&s->builder, &guard, text) : extract_markdown(&s->builder, &guard, text);
     guard_fini(&guard);
+    return rc ? refuse(s, "invalid_file", "the document cannot be read: %s", guard.exceeded) : 0;
+}
+
+int extract_html_part(struct source *s, struct str in)
+{
+    return marked_up(s, in, true);
+}
+
+static enum format text_format(const struct source *s, struct str text)
+{
+    if (begins_as_html(text))
+        return FORMAT_HTML;
+    bool vague = !s->type || s->type->format == FORMAT_TEXT || s->type->format >= FORMAT_RTF;
+    if (vague && begins_as_xml(text))
+        return FORMAT_XML;
+    return s->type ? s->type->format : FORMAT_TEXT;
+}
+
+static int parse_text(struct source *s, struct str text)
+{
+    enum format format = text_format(s, text);
+    if (!s->type || s->type->format != format)
+        s->type = type_of_format(format);
+    int rc = 0;
+    switch (format) {
+    case FORMAT_HTML:
+    case FORMAT_MARKDOWN: return marked_up(s, text, format == FORMAT_HTML);
+    case FORMAT_CSV: extract_csv(s, text, str_eqz(STR("text/tab-separated-values"), s->type->mime)); break;
+    case FORMAT_JSON: rc = extract_json(s, text); break;
+    case FORMAT_XML: rc = extract_xml(s, text); break;
+    default: extract_plain(&s->builder, text, format == FORMAT_CODE); break;
+    }
+    if (rc == 1) { /* it is not what it is called, yet it is text: better as it is than not at all */
+        builder_fini(&s->builder);
+        s->builder = (struct builder){0};
+        extract_plain(&s->builder, text, true);
+        rc = 0;
+    }
+    return rc;
+}
+
+static int run_text(struct source *s)
+{
+    struct buf utf8 = {0};
+    bool binary = false;
+    const char *what = type_foreign(s->bytes);
+    if (what)
+        return refuse(s, "unsupported_file", "the file is %s, which cannot be read; " READABLE, what);
+    struct str charset = s->charset.n ? s->charset : html_charset(s->bytes);
+    int rc = text_decode(&utf8, s->bytes, charset, &binary, &s->err);
     if (rc)
-        return fail(x, "invalid_file", "the document cannot be read: %s", guard.exceeded);
-    if (!str_is_utf8(buf_view(&x->builder.text)))
-        return fail(x, "encoding", "%s", "the document's text is damaged");
+        s->code = "encoding";
+    else if (binary)
+        rc = refuse(s, "unsupported_file", "the file is binary data of no known format; " READABLE);
+    else if (s->type && s->type->format > FORMAT_RTF)
+        rc = refuse(s, "invalid_file", "the file is text, but it is declared as %s",
+                    s->type->mime[0] ? s->type->mime : "an image, sound, film or font");
+    else
+        rc = parse_text(s, buf_view(&utf8));
+    buf_fini(&utf8);
+    return rc;
+}
+
+/* ---- any file ---- */
+
+/* Office encrypts a document into a container of the old kind. */
+static bool encrypted_office(struct str bytes)
+{
+    static const char mark[] = "E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e";
+    return str_starts(bytes, STR("\xd0\xcf\x11\xe0")) && memmem(bytes.p, bytes.n, mark, sizeof mark);
+}
+
+static bool in_container(const struct source *s)
+{
+    return str_starts(s->bytes, STR("PK\3\4")) || str_starts(s->bytes, STR("PK\5\6"));
+}
+
+static bool is_mail(const struct source *s)
+{
+    bool may_be = !s->type || s->type->format == FORMAT_TEXT || s->type->format == FORMAT_EML;
+    return may_be && begins_as_eml(s->bytes);
+}
+
+/* Text that is valid UTF-8 is taken for that, whatever it says of itself. */
+bool extract_converts(const struct source *s)
+{
+    return in_container(s) || type_by_content(s->bytes) || is_mail(s) || !str_is_utf8(s->bytes);
+}
+
+static int parse(struct source *s)
+{
+    const struct type *sure = type_by_content(s->bytes);
+    if (encrypted_office(s->bytes))
+        return refuse(s, "encrypted", "the document is protected by a password; send it without");
+    if (in_container(s))
+        return extract_container(s);
+    if (sure)
+        s->type = sure;
+    if (sure && sure->format == FORMAT_RTF)
+        return extract_rtf(s, s->bytes);
+    if (sure)
+        return refuse(s, "unsupported_file",
+                      "PDF documents are read by pdftotext, which this server has not: install poppler-utils");
+    if (is_mail(s)) {
+        s->type = type_of_format(FORMAT_EML);
+        return extract_eml(s, s->bytes);
+    }
+    return run_text(s);
+}
+
+static int run(struct source *s)
+{
+    if (parse(s))
+        return -1;
+    builder_close(&s->builder);
+    if (!str_is_utf8(buf_view(&s->builder.text)))
+        return refuse(s, "encoding", "the document's text is damaged");
+    if (s->builder.n == 0)
+        return refuse(s, "empty_file", "the file holds no text");
     return 0;
 }
 
-static int run(struct extraction *x)
+void extract_run(struct source *s)
 {
-    const char *what = what_it_is(x->bytes);
-    if (what)
-        return fail(x, "unsupported_file", "the file is %s, which cannot be read; send text, Markdown or HTML", what);
-    struct buf utf8 = {0};
-    bool binary = false;
-    struct str charset = x->charset.n ? x->charset : html_charset(x->bytes);
-    int rc = text_decode(&utf8, x->bytes, charset, &binary, &x->err);
-    if (rc)
-        x->code = "encoding";
-    else if (binary)
-        rc = fail(x, "unsupported_file", "the file is %s; send text, Markdown or HTML", "binary data");
-    else if (x->type && x->type->format == FORMAT_OTHER)
-        rc = fail(x, "invalid_file", "the file is text, but it is declared as %s",
-                  x->type->mime[0] ? x->type->mime : "an image, sound, film or font");
-    else
-        rc = parse(x, buf_view(&utf8));
-    buf_fini(&utf8);
-    if (rc == 0 && x->builder.n == 0)
-        rc = fail(x, "empty_file", "the file holds no text%s", "");
-    return rc;
+    (void)run(s);
 }
 
 static void run_blocking(void *arg)
 {
-    struct extraction *x = arg;
-    x->rc = run(x);
+    extract_run(arg);
 }
 
 /* "text/html; charset=koi8-r" */
@@ -263,10 +178,18 @@ static struct str mime_charset(struct str *mime)
 /* A client's "text/plain" is often only a default; the name of the file knows better. */
 static const struct type *declared_type(struct str mime, struct str filename)
 {
-    const struct type *by_mime = type_of_mime(mime), *by_name = type_of_name(filename);
-    if (!by_mime || (by_mime->format == FORMAT_TEXT && by_name && by_name->format != FORMAT_OTHER))
+    const struct type *by_mime = type_by_mime(mime), *by_name = type_by_name(filename);
+    if (!by_mime || (by_mime->format == FORMAT_TEXT && by_name && by_name->format < FORMAT_RTF))
         return by_name;
     return by_mime;
+}
+
+void extract_prepare(struct source *s, struct str bytes, struct str mime, struct str filename)
+{
+    s->bytes = bytes;
+    s->charset = mime_charset(&mime);
+    s->fault = str_ieq(mime, STR("application/x-ragd-fault"));
+    s->type = declared_type(mime, filename);
 }
 
 static void own(struct arena *a, struct buf *b, struct str *out)
@@ -281,22 +204,22 @@ int extract(struct arena *a, struct str bytes, struct str mime, struct str filen
             const char **code, struct err *e)
 {
     enum { INLINE_MAX = 64 << 10 }; /* larger ones would hold up the loop */
-    struct extraction x = {.bytes = bytes, .charset = mime_charset(&mime)};
-    x.type = declared_type(mime, filename);
+    struct source s = {.code = NULL};
+    extract_prepare(&s, bytes, mime, filename);
     if (fiber_self() && bytes.n > INLINE_MAX)
-        fiber_blocking(run_blocking, &x);
+        fiber_blocking(run_blocking, &s);
     else
-        run_blocking(&x);
-    if (x.rc) {
-        builder_fini(&x.builder);
-        *code = x.code;
+        run_blocking(&s);
+    if (s.code) {
+        builder_fini(&s.builder);
+        *code = s.code;
         if (e)
-            *e = x.err;
+            *e = s.err;
         return -1;
     }
-    *out = (struct extracted){.block = x.builder.block, .n = x.builder.n, .mime = x.found->mime};
-    arena_own(a, x.builder.block, free);
-    own(a, &x.builder.text, &out->text);
-    own(a, &x.builder.title, &out->title);
+    *out = (struct extracted){.block = s.builder.block, .n = s.builder.n, .mime = s.type->mime, .pages = s.pages};
+    arena_own(a, s.builder.block, free);
+    own(a, &s.builder.text, &out->text);
+    own(a, &s.builder.title, &out->title);
     return 0;
 }

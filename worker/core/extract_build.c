@@ -172,7 +172,8 @@ void builder_close(struct builder *b)
         if (!b->block)
             abort();
     }
-    b->block[b->n++] = (struct block){.kind = b->kind, .level = b->level, .from = b->from, .to = b->text.n};
+    b->block[b->n++] =
+        (struct block){.kind = b->kind, .level = b->level, .page = b->page, .from = b->from, .to = b->text.n};
 }
 
 void builder_newline(struct builder *b)

@@ -5,9 +5,11 @@
 
 /* ---- charsets ---- */
 
-static void put_utf8(struct buf *out, uint32_t c)
+void text_put_utf8(struct buf *out, uint32_t c)
 {
     char u[4];
+    if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+        c = 0xfffd;
     size_t n;
     if (c < 0x80) {
         u[0] = (char)c;
@@ -60,11 +62,8 @@ static int decode_wide(struct buf *out, struct str s, struct wide w, struct err 
             }
         }
         chars++;
-        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) {
-            c = 0xfffd;
-            bad++;
-        }
-        put_utf8(out, c);
+        bad += c > 0x10ffff || (c >= 0xd800 && c < 0xe000);
+        text_put_utf8(out, c);
     }
     if (bad * 20 > chars)
         return err_set(e, ERR_VALIDATION, "the text is not valid UTF-%d%s", w.width * 8, w.big ? "BE" : "LE");
@@ -120,7 +119,7 @@ static void decode_windows_1252(struct buf *out, struct str s)
                                       0x2dc,  0x2122, 0x161,  0x203a, 0x153,  0x9d,   0x17e,  0x178};
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        put_utf8(out, c >= 0x80 && c < 0xa0 ? high[c - 0x80] : c);
+        text_put_utf8(out, c >= 0x80 && c < 0xa0 ? high[c - 0x80] : c);
     }
 }
 
@@ -132,13 +131,46 @@ static bool charset_name(struct str c)
     return true;
 }
 
+/* What the C library calls it: some labels of the WHATWG's Encoding Standard it does not know, others it takes for a
+ * smaller charset than the one that is meant everywhere. */
+static struct str common_name(struct str charset)
+{
+    static const struct {
+        const char *name, *labels;
+    } table[] = {
+        {"CP932", "shift_jis shift-jis sjis x-sjis ms_kanji"},
+        {"EUC-JP", "x-euc-jp"},
+        {"CP949", "euc-kr ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 korean windows-949"},
+        {"GB18030", "gb2312 gb_2312 gb_2312-80 gbk x-gbk chinese"},
+        {"BIG5-HKSCS", "big5 x-x-big5 csbig5"},
+        {"CP1250", "x-cp1250"},
+        {"CP1251", "x-cp1251"},
+        {"CP1252", "x-cp1252"},
+        {"CP1253", "x-cp1253"},
+        {"CP1254", "x-cp1254"},
+        {"CP1255", "x-cp1255"},
+        {"CP1256", "x-cp1256"},
+        {"CP1257", "x-cp1257"},
+        {"CP1258", "x-cp1258"},
+        {"CP874", "dos-874"},
+        {"KOI8-R", "koi koi8_r"},
+        {"ISO-8859-8", "iso-8859-8-i logical visual"},
+        {"MACINTOSH", "x-mac-roman"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        for (struct str rest = str_of(table[i].labels); rest.n;)
+            if (str_ieq(str_cut(&rest, ' '), charset))
+                return str_of(table[i].name);
+    return charset;
+}
+
 /* 0 done, 1 no such charset, -1 the bytes are not of that charset. */
 static int decode_declared(struct buf *out, struct str s, struct str charset)
 {
     char name[64];
     if (charset.n == 0 || charset.n >= sizeof name || !charset_name(charset))
         return 1;
-    str_copyz(name, sizeof name, charset);
+    str_copyz(name, sizeof name, common_name(charset));
     iconv_t cd = iconv_open("UTF-8", name);
     if (cd == (iconv_t)-1)
         return 1;

@@ -1,6 +1,12 @@
 #include "worker/core/ingest.h"
 #include "common/scoreboard.h"
+#include "worker/core/backends.h"
+#include "worker/core/cage.h"
 #include "worker/core/chunk.h"
+#include "worker/core/fetch.h"
+#include "worker/core/given.h"
+#include "worker/core/index.h"
+#include "worker/embed/embed.h"
 #include "worker/io/json.h"
 #include <stdlib.h>
 
@@ -84,9 +90,24 @@ suspends static int extract_stage(struct job_context *ctx, const struct store_do
     const char *code = NULL;
     if (read_file(ctx, d, &bytes, e) || job_progress(ctx, DOCUMENT_parsing, "extract", 0, d->bytes, e))
         return -1;
-    if (extract(ctx->arena, bytes, d->mime, d->filename, x, &code, e))
-        return e->code == ERR_VALIDATION ? permanent(ctx, code) : -1;
+    struct cage *cage = ctx->backends ? ctx->backends->cage : NULL;
+    if (cage ? cage_extract(cage, ctx->arena, bytes, d->mime, d->filename, x, &code, &ctx->page, e)
+             : extract(ctx->arena, bytes, d->mime, d->filename, x, &code, e)) {
+        ctx->code = code;
+        ctx->permanent = e->code == ERR_VALIDATION;
+        return -1;
+    }
     return 0;
+}
+
+static struct analyzer *analyzer_of(struct job_context *ctx, const struct store_collection *c, struct err *e)
+{
+    struct analyzer *an = analyzer_new(c->language.n ? c->language : str_of(ctx->cfg->ingest_language), e);
+    if (an)
+        arena_own(ctx->arena, an, (void (*)(void *))analyzer_free);
+    else
+        permanent(ctx, "unknown_language");
+    return an;
 }
 
 suspends static int chunk_stage(struct job_context *ctx, const struct store_collection *c, const struct extracted *x,
@@ -97,13 +118,134 @@ suspends static int chunk_stage(struct job_context *ctx, const struct store_coll
         return -1;
     if (chunking_parse(ctx->arena, c->chunking, ctx->cfg, &how, e))
         return permanent(ctx, "invalid_chunking");
-    struct analyzer *an = analyzer_new(c->language.n ? c->language : str_of(ctx->cfg->ingest_language), e);
+    struct analyzer *an = analyzer_of(ctx, c, e);
     if (!an)
-        return permanent(ctx, "unknown_language");
-    arena_own(ctx->arena, an, (void (*)(void *))analyzer_free);
+        return -1;
     if (chunk_document(ctx->arena, an, x, &how, (size_t)ctx->cfg->ingest_max_chunks, chunks, n, e))
         return e->code == ERR_VALIDATION ? permanent(ctx, "too_many_chunks") : -1;
     return 0;
+}
+
+/* Instead of both: a document that came as chunks. */
+suspends static int given_stage(struct job_context *ctx, const struct store_document *d,
+                                const struct store_collection *c, struct extracted *x, struct store_chunk_new **chunks,
+                                size_t *n, struct err *e)
+{
+    struct str bytes;
+    struct analyzer *an;
+    *x = (struct extracted){.mime = GIVEN_MIME};
+    if (read_file(ctx, d, &bytes, e) || !(an = analyzer_of(ctx, c, e)) ||
+        job_progress(ctx, DOCUMENT_chunking, "chunk", 0, d->bytes, e))
+        return -1;
+    if (given_chunks(ctx->arena, an, bytes, (size_t)ctx->cfg->ingest_max_chunks, x, chunks, n, e))
+        return e->code == ERR_VALIDATION ? permanent(ctx, "invalid_file") : -1;
+    return 0;
+}
+
+suspends static int content_stage(struct job_context *ctx, const struct store_document *d,
+                                  const struct store_collection *c, struct extracted *x,
+                                  struct store_chunk_new **chunks, size_t *n, struct err *e)
+{
+    if (str_eqz(d->mime, GIVEN_MIME))
+        return given_stage(ctx, d, c, x, chunks, n, e);
+    return extract_stage(ctx, d, x, e) || chunk_stage(ctx, c, x, chunks, n, e) ? -1 : 0;
+}
+
+/* ---- vectors ---- */
+
+struct stage {
+    struct job_context *ctx;
+    enum document_state state;
+    const char *name;
+};
+
+suspends static int report(void *arg, int64_t done, int64_t total, struct err *e)
+{
+    struct stage *s = arg;
+    return job_progress(s->ctx, s->state, s->name, done, total, e);
+}
+
+static bool vectors_due(const struct job_context *ctx)
+{
+    return ctx->backends && ctx->backends->embedder && ctx->backends->vectors;
+}
+
+/* The collection's vectors are of another model or length: no further try will change that. */
+static int mismatch(struct job_context *ctx)
+{
+    return permanent(ctx, "embedder_mismatch");
+}
+
+/* Before the index is committed, so that old and new content change places at once. An embedder that is away does not keep
+ * the text from being found: *later says why the job waits after the commit. */
+suspends static int embed_stage(struct job_context *ctx, const struct store_collection *c,
+                                const struct store_chunk_new *chunks, size_t n, struct err *later, struct err *e)
+{
+    struct index_space to[INDEX_SPACES];
+    struct stage stage = {ctx, DOCUMENT_embedding, "embed"};
+    struct index_watch watch = {report, &stage};
+    if (!vectors_due(ctx) || index_targets(ctx->backends, c, to) == 0)
+        return 0;
+    if (index_embed(ctx->backends, to->model, chunks, n, &to->space.dim, &watch, e) == 0)
+        return 0;
+    if (e->code == ERR_NOT_READY)
+        *later = *e;
+    else if (e->code != ERR_CONFLICT || job_lost(ctx)) /* a mismatch is told once the text can be found */
+        return -1;
+    return 0;
+}
+
+/* Generations that came while vectors were made for those that were known: the outbox puts the document there. */
+suspends static int others_later(struct job_context *ctx, const struct store_document *d, const struct uuid *collection,
+                                 const struct index_space *served, int n, struct err *e)
+{
+    struct store_collection now;
+    struct index_space to[INDEX_SPACES];
+    if (STORE_CALL(ctx->store, collection_get, ctx->arena, collection, &now, e))
+        return e->code == ERR_NOT_FOUND ? permanent(ctx, "document_deleted") : -1;
+    for (int i = 0, k, m = index_targets(ctx->backends, &now, to); i < m; i++) {
+        for (k = 0; k < n && served[k].space.generation != to[i].space.generation; k++)
+            ;
+        if (k == n && index_later(ctx->backends, OUTBOX_put, &to[i], d->no, &d->id, e))
+            return -1;
+    }
+    return 0;
+}
+
+/* An earlier try had an embedder, this one has none: as with documents that come without vectors. */
+suspends static int all_later(struct job_context *ctx, const struct store_document *d, const struct store_collection *c,
+                              struct err *e)
+{
+    struct index_space to[INDEX_SPACES];
+    for (int i = 0, n = ctx->backends ? index_spaces(c, to) : 0; i < n; i++)
+        if (index_later(ctx->backends, OUTBOX_put, &to[i], d->no, &d->id, e))
+            return -1;
+    return 0;
+}
+
+/* What is left to do once the index is committed; also of a job whose earlier try ended there. */
+suspends static int vector_stage(struct job_context *ctx, const struct store_document *d,
+                                 const struct store_collection *c, struct err *e)
+{
+    struct index_space to[INDEX_SPACES];
+    struct stage stage = {ctx, DOCUMENT_indexing, "index vectors"};
+    struct index_watch watch = {report, &stage};
+    if (!vectors_due(ctx)) /* it was configured away meanwhile */
+        return all_later(ctx, d, c, e);
+    int n = index_targets(ctx->backends, c, to), rc = 0;
+    if (n == 0) {
+        err_set(e, ERR_CONFLICT,
+                "The collection was embedded with " STR_FMT ", and embedding.model is " STR_FMT
+                " now: run `ragd reindex " STR_FMT "`, or set it back",
+                STR_ARG(str_sub(c->embedder, 0, 60)), STR_ARG(str_sub(ctx->backends->embedder->model, 0, 60)),
+                STR_ARG(str_sub(c->name, 0, 60)));
+        return mismatch(ctx);
+    }
+    for (int i = 0; i < n && rc == 0; i++)
+        rc = index_sync(ctx->backends, c, &to[i], d->no, &watch, e);
+    if (rc && e->code == ERR_CONFLICT && !job_lost(ctx))
+        return mismatch(ctx);
+    return rc ? -1 : others_later(ctx, d, &c->id, to, n, e);
 }
 
 suspends static int index_stage(struct job_context *ctx, const struct store_document *d, const struct extracted *x,
@@ -120,13 +262,14 @@ suspends static int index_stage(struct job_context *ctx, const struct store_docu
         .language = STR(""),
         .mime = str_of(x->mime),
         .pages = x->pages,
+        .vectors_due = vectors_due(ctx),
     };
     fiber_shield(1); /* whoever gives up now does not know whether it happened */
     int rc = STORE_CALL(ctx->store, job_commit_index, &ctx->job->id, &ctx->owner, &commit, e);
     fiber_shield(-1);
     if (rc)
         return -1;
-    ctx->finished = true;
+    ctx->finished = !commit.vectors_due;
     STAT_ADD(documents_indexed_total, 1);
     STAT_ADD(chunks_indexed_total, n);
     return 0;
@@ -142,10 +285,21 @@ suspends int ingest_run(struct job_context *ctx, struct err *e)
     if (STORE_CALL(ctx->store, document_get, ctx->arena, &ctx->job->document, &d, e) ||
         STORE_CALL(ctx->store, collection_get, ctx->arena, &d.collection, &c, e))
         return e->code == ERR_NOT_FOUND ? permanent(ctx, "document_deleted") : -1;
-    return extract_stage(ctx, &d, &x, e) || chunk_stage(ctx, &c, &x, &chunks, &n, e) ||
-                   index_stage(ctx, &d, &x, chunks, n, e)
-               ? -1
-               : 0;
+    if (fetch_due(&d) && fetch_stage(ctx, &d, e))
+        return -1;
+    struct err later = {0};
+    if (ctx->job->committed != d.content_version || d.indexed_version != d.content_version)
+        if (content_stage(ctx, &d, &c, &x, &chunks, &n, e) || embed_stage(ctx, &c, chunks, n, &later, e) ||
+            index_stage(ctx, &d, &x, chunks, n, e))
+            return -1;
+    if (ctx->finished)
+        return 0;
+    if (later.code) {
+        ctx->stage = "embed";
+        *e = later;
+        return -1;
+    }
+    return vector_stage(ctx, &d, &c, e);
 }
 
 /* ---- removals: step by step, so that a try that is cut short has not worked in vain ---- */

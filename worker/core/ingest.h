@@ -1,5 +1,5 @@
-/* Ingestion of one document: the body of a job of type "ingest". extract → chunk → index, with progress. Also the other
- * kinds of jobs that touch documents. */
+/* Ingestion of one document: the body of a job of type "ingest". (fetch →) extract → chunk → index, with progress. Also
+ * the other kinds of jobs that touch documents. */
 #pragma once
 #include "worker/jobs/jobs.h"
 

@@ -1,286 +1,53 @@
-#include "worker/core/retrieve.h"
-#include "worker/core/analyze.h"
-#include "worker/core/bm25.h"
-#include "worker/io/json.h"
+#include "worker/core/retrieve_private.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/scoreboard.h"
+#include "worker/embed/embed.h"
 #include <errno.h>
 #include <stdlib.h>
 
-enum {
-    COLLECTIONS_PAGE = 100,
-    YIELD_EVERY = 8192, /* candidates scored between two turns of the loop */
-    IGNORED_MAX = 64,   /* ignored terms that are named */
+enum { COLLECTIONS_PAGE = 100 };
+
+static const char *const mode_names[] = {
+#define X(name) #name,
+    RETRIEVE_MODES(X)
+#undef X
 };
 
-/* The query in one language. */
-struct query_terms {
-    struct query_terms *next;
-    struct str language;
-    struct analyzer *an;
-    struct str *term; /* distinct */
-    size_t n, max;
-    struct str ignored[IGNORED_MAX];
-    size_t n_ignored;
-    struct arena *a;
-};
-
-struct search_part { /* one collection */
-    struct store_collection c;
-    const struct query_terms *q;
-    struct bm25 model;
-    int64_t *df;
-    double *idf;
-};
-
-struct scored {
-    double score;
-    const struct store_candidate *candidate;
-    const struct search_part *part;
-};
-
-struct search {
-    const struct config *cfg;
-    struct store *store;
-    struct arena *a;
-    const struct retrieve_query *q;
-    struct query_terms *languages;
-    struct scored *top; /* a heap, the worst one first */
-    size_t n_top, max_top;
-    size_t left; /* candidates that may still be scored */
-    int64_t total;
-    bool truncated;
-};
-
-/* ---- the query ---- */
-
-static bool known(const struct str *list, size_t n, struct str t)
+const char *retrieve_mode_name(enum retrieve_mode m)
 {
-    for (size_t i = 0; i < n; i++)
-        if (str_eq(list[i], t))
+    return mode_names[m];
+}
+
+bool retrieve_mode_parse(struct str s, enum retrieve_mode *out)
+{
+    for (int m = 0; m < RETRIEVE_MODE_COUNT; m++)
+        if (str_eqz(s, mode_names[m])) {
+            *out = (enum retrieve_mode)m;
             return true;
+        }
     return false;
 }
 
-static bool take_term(void *arg, const struct term *t)
-{
-    struct query_terms *q = arg;
-    if (known(q->term, q->n, t->text))
-        return true;
-    if (q->n < q->max)
-        q->term[q->n++] = arena_dup(q->a, t->text);
-    else if (q->n_ignored < IGNORED_MAX && !known(q->ignored, q->n_ignored, t->text))
-        q->ignored[q->n_ignored++] = arena_dup(q->a, t->text);
-    return true;
-}
+/* ---- the scope: which collections, and which of their documents ---- */
 
-static void free_analyzer(void *a)
-{
-    analyzer_free(a);
-}
+struct scoping {
+    struct store *store;
+    struct arena *a;
+    struct retrieve_scope scope;
+    size_t cap;
+};
 
-/* The terms of the query in the language of a collection; analysed once per language. */
-static struct query_terms *terms_in(struct search *s, struct str language, struct err *e)
+static void add(struct scoping *x, const struct store_collection *c)
 {
-    for (struct query_terms *q = s->languages; q; q = q->next)
-        if (str_eq(q->language, language))
-            return q;
-    struct analyzer *an = analyzer_new(language, e);
-    if (!an)
-        return NULL;
-    struct query_terms *q = arena_zalloc(s->a, sizeof *q);
-    q->a = s->a;
-    q->an = arena_own(s->a, an, free_analyzer);
-    q->language = arena_dup(s->a, language);
-    q->max = (size_t)s->cfg->limits_query_terms;
-    q->term = arena_alloc(s->a, q->max * sizeof *q->term);
-    analyze(an, s->q->query, take_term, q);
-    q->next = s->languages;
-    s->languages = q;
-    return q;
-}
-
-static struct str ignored_json(const struct search *s)
-{
-    struct buf b = {0};
-    struct str seen[IGNORED_MAX];
-    size_t n = 0;
-    buf_ch(&b, '[');
-    for (const struct query_terms *q = s->languages; q; q = q->next)
-        for (size_t i = 0; i < q->n_ignored && n < IGNORED_MAX; i++) {
-            if (known(seen, n, q->ignored[i]))
-                continue;
-            if (n)
-                buf_ch(&b, ',');
-            json_escape(&b, q->ignored[i]);
-            seen[n++] = q->ignored[i];
-        }
-    buf_ch(&b, ']');
-    struct str json = arena_dup(s->a, buf_view(&b));
-    buf_fini(&b);
-    return json;
-}
-
-/* ---- the best ones: a heap ---- */
-
-/* Equal scores are ordered by number, which is the order of creation in every store. */
-static bool better(const struct scored *x, const struct scored *y)
-{
-    if (x->score != y->score)
-        return x->score > y->score;
-    return x->candidate->no < y->candidate->no;
-}
-
-static void sift_down(struct scored *h, size_t n, size_t i)
-{
-    for (;;) {
-        size_t worst = i;
-        for (size_t child = 2 * i + 1; child <= 2 * i + 2; child++)
-            if (child < n && better(&h[worst], &h[child]))
-                worst = child;
-        if (worst == i)
-            return;
-        struct scored t = h[i];
-        h[i] = h[worst];
-        h[worst] = t;
-        i = worst;
+    if (x->scope.n == x->cap) {
+        x->cap = x->cap ? 2 * x->cap : 4;
+        struct store_collection *grown = arena_alloc(x->a, x->cap * sizeof *grown);
+        if (x->scope.n)
+            memcpy(grown, x->scope.c, x->scope.n * sizeof *grown);
+        x->scope.c = grown;
     }
-}
-
-static void offer(struct search *s, const struct scored *x)
-{
-    if (s->n_top == s->max_top) {
-        if (!better(x, &s->top[0]))
-            return;
-        s->top[0] = *x;
-        sift_down(s->top, s->n_top, 0);
-        return;
-    }
-    size_t i = s->n_top++;
-    s->top[i] = *x;
-    for (size_t up; i > 0 && better(&s->top[up = (i - 1) / 2], &s->top[i]); i = up) {
-        struct scored t = s->top[i];
-        s->top[i] = s->top[up];
-        s->top[up] = t;
-    }
-}
-
-static int by_rank(const void *x, const void *y)
-{
-    return better(x, y) ? -1 : better(y, x) ? 1 : 0;
-}
-
-/* ---- scoring ---- */
-
-suspends static int breathe(struct err *e)
-{
-    int rc = fiber_self() ? fiber_yield() : 0;
-    if (rc == -ETIMEDOUT)
-        return err_set(e, ERR_DEADLINE, "the search took too long");
-    return rc ? err_set(e, ERR_CANCELED, "the search was cancelled") : 0;
-}
-
-/* Document frequencies and the model of a collection. The candidates are all chunks that hold a term, so counting them
- * is exact, unless they were cut off. */
-suspends static int make_model(struct search *s, struct search_part *p, const struct store_candidates *found,
-                               struct err *e)
-{
-    p->df = arena_zalloc(s->a, (p->q->n + 1) * sizeof *p->df);
-    p->idf = arena_zalloc(s->a, (p->q->n + 1) * sizeof *p->idf);
-    for (size_t i = 0; i < found->n; i++) {
-        const struct store_candidate *c = store_candidate_at(found, i);
-        for (size_t t = 0; t < p->q->n; t++)
-            p->df[t] += c->tf[t] > 0;
-        if (i % YIELD_EVERY == YIELD_EVERY - 1 && breathe(e))
-            return -1;
-    }
-    p->model = (struct bm25){
-        .k1 = s->cfg->search_bm25_k1,
-        .b = s->cfg->search_bm25_b,
-        .n = (double)p->c.chunks,
-        .avgdl = p->c.chunks > 0 && p->c.tokens > 0 ? (double)p->c.tokens / (double)p->c.chunks : 1,
-    };
-    for (size_t t = 0; t < p->q->n; t++)
-        p->idf[t] = bm25_idf(&p->model, p->df[t]);
-    return 0;
-}
-
-static double score_of(const struct search_part *p, const struct store_candidate *c)
-{
-    double score = 0;
-    for (size_t t = 0; t < p->q->n; t++)
-        if (c->tf[t])
-            score += bm25_term(&p->model, p->idf[t], c->tf[t], c->length);
-    return score;
-}
-
-static int64_t document_of(const struct store_candidate *c)
-{
-    return c->no >> 20;
-}
-
-/* Scores the candidates whose document is among `allowed` (sorted; NULL: all). Both run in ascending order of number, so
- * the chunks of a document also stand together: grouping keeps its best. */
-suspends static int score_all(struct search *s, struct search_part *p, const struct store_candidates *found,
-                              const int64_t *allowed, size_t n_allowed, struct err *e)
-{
-    struct scored best = {0};
-    size_t at = 0;
-    for (size_t i = 0; i < found->n; i++) {
-        if (i % YIELD_EVERY == YIELD_EVERY - 1 && breathe(e))
-            return -1;
-        const struct store_candidate *c = store_candidate_at(found, i);
-        while (allowed && at < n_allowed && allowed[at] < document_of(c))
-            at++;
-        if (allowed && (at == n_allowed || allowed[at] != document_of(c)))
-            continue;
-        struct scored x = {score_of(p, c), c, p};
-        if (x.score < s->q->min_score)
-            continue;
-        s->total++;
-        if (!s->q->group_by_document) {
-            offer(s, &x);
-            continue;
-        }
-        if (best.candidate && document_of(best.candidate) != document_of(c)) {
-            offer(s, &best);
-            best = x;
-        } else if (!best.candidate || better(&x, &best)) {
-            best = x;
-        }
-    }
-    if (best.candidate)
-        offer(s, &best);
-    return 0;
-}
-
-suspends static int search_collection(struct search *s, const struct store_collection *c, struct err *e)
-{
-    struct search_part *p = arena_zalloc(s->a, sizeof *p);
-    struct store_candidates found = {0};
-    int64_t *allowed = NULL;
-    size_t n_allowed = 0;
-    p->c = *c;
-    p->q = terms_in(s, c->language.n ? c->language : str_of(s->cfg->ingest_language), e);
-    if (!p->q)
-        return -1;
-    if (p->q->n == 0 || c->chunks == 0)
-        return 0;
-    if (s->left == 0) {
-        s->truncated = true;
-        return 0;
-    }
-    if (s->q->filter) {
-        if (STORE_CALL(s->store, document_match, s->a, &c->id, s->q->filter, &allowed, &n_allowed, e))
-            return -1;
-        if (n_allowed == 0)
-            return 0;
-    }
-    if (STORE_CALL(s->store, search_candidates, s->a, c, p->q->term, p->q->n, s->left, &found, e))
-        return -1;
-    s->left -= found.n < s->left ? found.n : s->left;
-    s->truncated |= found.truncated;
-    if (make_model(s, p, &found, e))
-        return -1;
-    return score_all(s, p, &found, allowed, n_allowed, e);
+    x->scope.c[x->scope.n++] = *c;
 }
 
 static int no_collection(const struct uuid *id, struct err *e)
@@ -290,35 +57,32 @@ static int no_collection(const struct uuid *id, struct err *e)
     return err_set(e, ERR_NOT_FOUND, "No collection '%.*s'", UUID_TEXT_LEN, text);
 }
 
-suspends static int search_named(struct search *s, struct err *e)
+suspends static int named(struct scoping *x, const struct uuid *id, size_t n, struct err *e)
 {
-    const struct uuid *id = s->q->collections;
-    for (size_t i = 0; i < s->q->n_collections; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct store_collection c;
         bool twice = false;
         for (size_t j = 0; j < i; j++)
             twice |= uuid_eq(&id[i], &id[j]);
         if (twice)
             continue;
-        if (STORE_CALL(s->store, collection_get, s->a, &id[i], &c, e))
+        if (STORE_CALL(x->store, collection_get, x->a, &id[i], &c, e))
             return e->code == ERR_NOT_FOUND ? no_collection(&id[i], e) : -1;
-        if (search_collection(s, &c, e))
-            return -1;
+        add(x, &c);
     }
     return 0;
 }
 
-suspends static int search_every(struct search *s, struct err *e)
+suspends static int every(struct scoping *x, struct err *e)
 {
     struct store_page page = {.limit = COLLECTIONS_PAGE, .ascending = true};
     for (bool more = true; more;) {
         struct store_collection *c;
         size_t n;
-        if (STORE_CALL(s->store, collection_list, s->a, &page, &c, &n, &more, e))
+        if (STORE_CALL(x->store, collection_list, x->a, &page, &c, &n, &more, e))
             return -1;
         for (size_t i = 0; i < n; i++)
-            if (search_collection(s, &c[i], e))
-                return -1;
+            add(x, &c[i]);
         if (n == 0)
             break;
         page.has_after = true;
@@ -327,118 +91,256 @@ suspends static int search_every(struct search *s, struct err *e)
     return 0;
 }
 
-/* ---- hits ---- */
-
-struct marks {
-    struct retrieve_hit *hit;
-    const struct query_terms *q;
-    size_t cap;
-    struct arena *a;
-};
-
-static bool mark_term(void *arg, const struct term *t)
+suspends int retrieve_scope_of(const struct backends *b, struct arena *a, const struct retrieve_query *q,
+                               struct retrieve_scope *out, struct err *e)
 {
-    struct marks *m = arg;
-    struct retrieve_hit *h = m->hit;
-    if (!known(m->q->term, m->q->n, t->text))
-        return true;
-    if (h->n_highlight && t->from <= h->highlight[h->n_highlight - 1].to) { /* bigrams overlap */
-        if (t->to > h->highlight[h->n_highlight - 1].to)
-            h->highlight[h->n_highlight - 1].to = t->to;
-        return true;
-    }
-    if (h->n_highlight == m->cap) {
-        m->cap = m->cap ? 2 * m->cap : 16;
-        void *grown = arena_alloc(m->a, m->cap * sizeof *h->highlight);
-        if (h->n_highlight)
-            memcpy(grown, h->highlight, h->n_highlight * sizeof *h->highlight);
-        h->highlight = grown;
-    }
-    h->highlight[h->n_highlight].from = t->from;
-    h->highlight[h->n_highlight++].to = t->to;
-    return true;
-}
-
-static struct str explain(struct search *s, const struct scored *x)
-{
-    const struct search_part *p = x->part;
-    struct buf b = {0};
-    struct json_out o = json_out(&b);
-    jo_begin(&o, '{');
-    jo_member(&o, "scorer"), jo_strz(&o, "bm25");
-    jo_member(&o, "k1"), jo_f64(&o, p->model.k1);
-    jo_member(&o, "b"), jo_f64(&o, p->model.b);
-    jo_member(&o, "chunks"), jo_i64(&o, p->c.chunks);
-    jo_member(&o, "avgdl"), jo_f64(&o, p->model.avgdl);
-    jo_member(&o, "length"), jo_i64(&o, x->candidate->length);
-    jo_member(&o, "terms"), jo_begin(&o, '[');
-    for (size_t t = 0; t < p->q->n; t++) {
-        int tf = x->candidate->tf[t];
-        jo_begin(&o, '{');
-        jo_member(&o, "term"), jo_str(&o, p->q->term[t]);
-        jo_member(&o, "tf"), jo_i64(&o, tf);
-        jo_member(&o, "df"), jo_i64(&o, p->df[t]);
-        jo_member(&o, "idf"), jo_f64(&o, p->idf[t]);
-        jo_member(&o, "contribution"), jo_f64(&o, bm25_term(&p->model, p->idf[t], tf, x->candidate->length));
-        jo_end(&o, '}');
-    }
-    jo_end(&o, ']'), jo_end(&o, '}');
-    struct str json = arena_dup(s->a, buf_view(&b));
-    buf_fini(&b);
-    return json;
-}
-
-/* The ranked ones from `offset` on become hits, with their text and documents. */
-suspends static int fetch(struct search *s, struct retrieve_result *out, struct err *e)
-{
-    size_t from = (size_t)s->q->offset < s->n_top ? (size_t)s->q->offset : s->n_top, n = s->n_top - from;
-    qsort(s->top, s->n_top, sizeof *s->top, by_rank);
-    int64_t *nos = arena_alloc(s->a, (n + 1) * sizeof *nos);
-    struct store_chunk *chunks = arena_zalloc(s->a, (n + 1) * sizeof *chunks);
-    struct store_document *documents = arena_zalloc(s->a, (n + 1) * sizeof *documents);
-    for (size_t i = 0; i < n; i++)
-        nos[i] = s->top[from + i].candidate->no;
-    if (n && STORE_CALL(s->store, search_fetch, s->a, nos, n, chunks, documents, e))
+    struct scoping x = {.store = b->store, .a = a};
+    if (q->n_collections ? named(&x, q->collections, q->n_collections, e) : every(&x, e))
         return -1;
-    out->hit = arena_zalloc(s->a, (n + 1) * sizeof *out->hit);
-    out->n = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct scored *x = &s->top[from + i];
-        if (!chunks[i].no)
-            continue; /* removed meanwhile */
-        struct retrieve_hit *h = &out->hit[out->n++];
-        h->chunk = chunks[i];
-        h->document = documents[i];
-        h->score = h->bm25 = x->score;
-        h->rank = (int)(from + i + 1);
-        if (s->q->highlight) {
-            struct marks m = {.hit = h, .q = x->part->q, .a = s->a};
-            analyze(x->part->q->an, h->chunk.text, mark_term, &m);
-        }
-        if (s->q->explain)
-            h->explain = explain(s, x);
-    }
+    *out = x.scope;
     return 0;
 }
 
-suspends int retrieve(const struct config *cfg, struct store *store, struct arena *a, const struct retrieve_query *q,
+suspends int search_match(struct search *s, struct search_part *p, struct err *e)
+{
+    if (p->matched || (!s->q->filter && s->q->mode != RETRIEVE_metadata))
+        return 0;
+    if (STORE_CALL(s->store, document_match, s->a, &p->c.id, s->q->filter, &p->allowed, &p->n_allowed, e)) {
+        if (e->code != ERR_NOT_FOUND)
+            return -1;
+        p->allowed = arena_alloc(s->a, sizeof *p->allowed); /* the collection was deleted meanwhile */
+        p->n_allowed = 0;
+    }
+    p->matched = true;
+    return 0;
+}
+
+suspends int search_breathe(struct err *e)
+{
+    int rc = fiber_self() ? fiber_yield() : 0;
+    if (rc == -ETIMEDOUT)
+        return err_set(e, ERR_DEADLINE, "the search took too long");
+    return rc ? err_set(e, ERR_CANCELED, "the search was cancelled") : 0;
+}
+
+int number_order(const void *x, const void *y)
+{
+    const int64_t *a = x, *b = y;
+    return (*a > *b) - (*a < *b);
+}
+
+int ranked_by_score(const void *x, const void *y)
+{
+    const struct ranked *a = x, *b = y;
+    if (a->score != b->score)
+        return a->score > b->score ? -1 : 1;
+    return (a->no > b->no) - (a->no < b->no);
+}
+
+/* ---- without a query ---- */
+
+static int newest_first(const void *x, const void *y)
+{
+    const struct ranked *a = x, *b = y;
+    return (a->no < b->no) - (a->no > b->no);
+}
+
+/* The first chunk of each document. */
+suspends static int newest(struct search *s, struct ranking *out, struct err *e)
+{
+    struct ranking r = {0};
+    for (size_t i = 0; i < s->n_parts; i++) {
+        if (search_match(s, &s->part[i], e))
+            return -1;
+        r.n += s->part[i].n_allowed;
+    }
+    r.r = arena_zalloc(s->a, (r.n + 1) * sizeof *r.r);
+    r.total = (int64_t)r.n;
+    r.n = 0;
+    for (size_t i = 0; i < s->n_parts; i++)
+        for (size_t k = 0; k < s->part[i].n_allowed; k++)
+            r.r[r.n++] = (struct ranked){.no = s->part[i].allowed[k] << 20, .part = &s->part[i]};
+    qsort(r.r, r.n, sizeof *r.r, newest_first);
+    *out = r;
+    return 0;
+}
+
+/* ---- with vectors ---- */
+
+static bool has_arm(const struct search *s)
+{
+    return s->b->embedder && s->b->vectors;
+}
+
+/* Entries that each arm contributes. It grows in steps: the same number for all pages of a list, so that their order is
+ * one. */
+static size_t arm_size(const struct search *s)
+{
+    size_t k = (size_t)s->cfg->search_vector_candidates;
+    while (k < (size_t)s->q->offset + (size_t)s->q->top_k)
+        k *= 2;
+    return k;
+}
+
+static int by_document(const void *x, const void *y)
+{
+    const struct ranked *a = *(const struct ranked *const *)x, *b = *(const struct ranked *const *)y;
+    if (ranked_document(a) != ranked_document(b))
+        return ranked_document(a) < ranked_document(b) ? -1 : 1;
+    return (a > b) - (a < b); /* they stand in order of rank */
+}
+
+/* Of each document only its best chunk stays; the others lose their number. */
+static void group(const struct search *s, struct ranking *r)
+{
+    struct ranked **x = arena_alloc(s->a, (r->n + 1) * sizeof(struct ranked *));
+    for (size_t i = 0; i < r->n; i++)
+        x[i] = &r->r[i];
+    qsort(x, r->n, sizeof *x, by_document);
+    for (size_t i = 0, next; i < r->n; i = next)
+        for (next = i + 1; next < r->n && ranked_document(x[next]) == ranked_document(x[i]); next++)
+            x[next]->no = -1;
+}
+
+/* What an arm cannot know while it ranks: which entries of the whole stay. */
+static void narrow(const struct search *s, struct ranking *r)
+{
+    size_t kept = 0;
+    if (s->q->group_by_document)
+        group(s, r);
+    for (size_t i = 0; i < r->n; i++)
+        if (r->r[i].no >= 0 && r->r[i].score >= s->q->min_score)
+            r->r[kept++] = r->r[i];
+    if (kept < r->n)
+        r->total = (int64_t)kept;
+    r->n = kept;
+}
+
+suspends static int by_vectors(struct search *s, struct ranking *out, struct retrieve_result *r, struct err *e)
+{
+    if (!has_arm(s))
+        return err_at(e, "/mode", "Mode 'vector' needs an embedder: configure embedding.url, or use lexical or hybrid");
+    if (nearest_rank(s, arm_size(s), out, r, e))
+        return -1;
+    if (r->degraded && !r->generation)
+        return err_at(e, "/mode",
+                      "These collections have no vectors of the model '%.80s': run ragd reindex, or wait until "
+                      "it is done",
+                      arena_dup(s->a, s->b->embedder->model).p);
+    narrow(s, out);
+    return 0;
+}
+
+struct arm {
+    struct search *s;
+    struct ranking found;
+    struct retrieve_result told;
+    size_t k;
+    struct err e;
+};
+
+suspends static int lexical_arm(void *arg)
+{
+    struct arm *x = arg;
+    return lexical_rank(x->s, x->k, false, 0, &x->found, &x->e);
+}
+
+/* Has a time of its own, and never fails: what it cannot tell is done without. */
+suspends static int vector_arm(void *arg)
+{
+    struct arm *x = arg;
+    struct fiber *self = fiber_self();
+    int64_t before = fiber_deadline(self), own = clock_ns() + x->s->cfg->search_vector_timeout * MS;
+    if (!before || own < before)
+        fiber_set_deadline(self, own);
+    if (nearest_rank(x->s, x->k, &x->found, &x->told, &x->e)) {
+        if (!x->told.degraded)
+            x->told.degraded = RETRIEVE_NO_VECTORS;
+        log_err(LOG_DEBUG, "search without vectors", &x->e);
+    }
+    fiber_set_deadline(self, before);
+    return 0;
+}
+
+suspends static int by_both(struct search *s, struct ranking *out, struct retrieve_result *r, struct err *e)
+{
+    const struct retrieve_query *q = s->q;
+    struct arm lexical = {.s = s, .k = arm_size(s)}, vector = lexical;
+    /* The filter is asked for once, before both want it. */
+    for (size_t i = 0; i < s->n_parts; i++)
+        if (s->part[i].c.chunks && search_match(s, &s->part[i], e))
+            return -1;
+    /* The vector arm first: it soon waits, while a store may answer at once. */
+    struct fiber_task tasks[] = {{.fn = vector_arm, .arg = &vector}, {.fn = lexical_arm, .arg = &lexical}};
+    if (fiber_all(tasks, 2)) {
+        *e = lexical.e;
+        return -1;
+    }
+    if (fiber_check())
+        return err_set(e, fiber_check() == -ETIMEDOUT ? ERR_DEADLINE : ERR_CANCELED, "the search was cut short");
+    bool given = q->weights.lexical > 0 || q->weights.vector > 0;
+    fuse(s->a, &lexical.found, &vector.found, given ? q->weights.lexical : 1, given ? q->weights.vector : 1, out);
+    narrow(s, out);
+    r->degraded = vector.told.degraded;
+    r->generation = vector.told.generation;
+    return 0;
+}
+
+suspends static int rank(struct search *s, struct ranking *out, struct retrieve_result *r, struct err *e)
+{
+    const struct retrieve_query *q = s->q;
+    switch (q->mode) {
+    case RETRIEVE_metadata: return newest(s, out, e);
+    case RETRIEVE_vector: return by_vectors(s, out, r, e);
+    case RETRIEVE_hybrid:
+        if (has_arm(s))
+            return by_both(s, out, r, e);
+        r->degraded |= RETRIEVE_NO_VECTORS;
+        break;
+    default: break;
+    }
+    return lexical_rank(s, (size_t)q->offset + (size_t)q->top_k, q->group_by_document, q->min_score, out, e);
+}
+
+static void count(enum retrieve_mode m)
+{
+    switch (m) {
+#define X(name) \
+    case RETRIEVE_##name: STAT_ADD(searches_##name##_total, 1); break;
+        RETRIEVE_MODES(X)
+#undef X
+    case RETRIEVE_MODE_COUNT: break;
+    }
+}
+
+suspends int retrieve(const struct backends *b, struct arena *a, const struct retrieve_query *q,
                       struct retrieve_result *out, struct err *e)
 {
-    struct search s = {
-        .cfg = cfg,
-        .store = store,
-        .a = a,
-        .q = q,
-        .max_top = (size_t)q->offset + (size_t)q->top_k,
-        .left = (size_t)cfg->search_max_candidates,
-    };
+    struct search s = {.b = b, .cfg = b->cfg, .store = b->store, .a = a, .q = q};
     struct retrieve_result r = {0};
-    s.top = arena_alloc(a, (s.max_top + 1) * sizeof *s.top);
-    if ((q->n_collections ? search_named(&s, e) : search_every(&s, e)) || fetch(&s, &r, e))
+    struct retrieve_scope scope;
+    struct ranking found;
+    count(q->mode);
+    if (q->scope)
+        scope = *q->scope;
+    else if (retrieve_scope_of(b, a, q, &scope, e))
         return -1;
-    r.total = s.total;
-    r.truncated = s.truncated;
-    r.ignored_terms = ignored_json(&s);
+    s.n_parts = scope.n;
+    s.part = arena_zalloc(a, (scope.n + 1) * sizeof *s.part);
+    for (size_t i = 0; i < scope.n; i++)
+        s.part[i].c = scope.c[i];
+    if (rank(&s, &found, &r, e))
+        return -1;
+    size_t from = (size_t)q->offset < found.n ? (size_t)q->offset : found.n, n = found.n - from;
+    if (n > (size_t)q->top_k)
+        n = (size_t)q->top_k;
+    if (hits_fetch(&s, found.r + from, n, (int)from + 1, &r, e))
+        return -1;
+    if (r.degraded)
+        STAT_ADD(searches_degraded_total, 1);
+    r.total = found.total;
+    r.truncated = found.truncated;
+    r.ignored_terms = lexical_ignored(&s);
     *out = r;
     return 0;
 }

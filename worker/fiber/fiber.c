@@ -70,9 +70,11 @@ static _Noreturn __attribute__((noinline)) void launch(struct fiber *f)
     __builtin_unreachable();
 }
 
+/* Each side keeps its errno: what others did meanwhile must not answer why a call of this one failed. */
 static __attribute__((noinline)) void switch_to(struct fiber *to)
 {
     struct fiber *self = all.current;
+    int error = errno;
 #ifdef HAVE_ASAN
     __sanitizer_start_switch_fiber(&self->fake_stack, to->stack.bottom, to->stack.size);
 #endif
@@ -83,6 +85,7 @@ static __attribute__((noinline)) void switch_to(struct fiber *to)
         _longjmp(to->env, 1);
     }
     arrived(self);
+    errno = error;
 }
 
 /* First function of every stack. It never returns: a finished fiber's stack waits here for its next use. */

@@ -20,7 +20,8 @@ struct fiber;
 struct fiber *fiber_spawn(const char *name, void (*fn)(void *), void *arg);
 struct fiber *fiber_self(void); /* NULL outside of fibers */
 
-/* Waits until somebody wakes this fiber. 0, -ECANCELED or -ETIMEDOUT. `why` shows in dumps; it is not copied. */
+/* Waits until somebody wakes this fiber. 0, -ECANCELED or -ETIMEDOUT. `why` shows in dumps; it is not copied.
+ * errno is afterwards what it was before. */
 suspends int fiber_park(const char *why);
 void fiber_wake(struct fiber *f); /* never runs it inline: it becomes runnable at the end of the turn; nothing if it is
                                      * not parked, so a fiber looks at its condition before it parks */

@@ -105,11 +105,11 @@ static void json(struct buf *b, const struct request *r, int64_t us)
     jo_end(&o, '}');
 }
 
-void access_log(const struct request *r)
+void access_log(const struct request *r, int64_t now_ns)
 {
     if (!log_access_on())
         return;
-    int64_t us = (clock_ns() - r->start_ns) / 1000;
+    int64_t us = (now_ns - r->start_ns) / 1000;
     line.n = 0;
     if (r->cfg->log_access_format == 0)
         clf(&line, r, us);

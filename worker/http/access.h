@@ -3,4 +3,5 @@
 #pragma once
 #include "worker/http/http.h"
 
-void access_log(const struct request *r); /* after its reply was sent or queued; nothing when the log is off */
+/* After its reply was sent or queued, at `now_ns` (clock_ns()). Nothing when the log is off. */
+void access_log(const struct request *r, int64_t now_ns);

@@ -22,19 +22,19 @@ static struct http_conn *conn_of(struct net_conn *n)
 
 /* ---- states ---- */
 
-static void set_list(struct http_conn *c, enum conn_list list)
+/* The same list, counted anew. */
+static void restart_list(struct http_conn *c, enum conn_list list)
 {
-    if (c->list == list)
-        return;
+    if (list == LIST_IDLE && server()->draining)
+        list = LIST_FRESH;
     c->list = (uint8_t)list;
     timeout_set(&server()->timeouts, &c->net.timeout, list);
 }
 
-/* The same list, counted anew. */
-static void restart_list(struct http_conn *c, enum conn_list list)
+static void set_list(struct http_conn *c, enum conn_list list)
 {
-    c->list = (uint8_t)list;
-    timeout_set(&server()->timeouts, &c->net.timeout, list);
+    if (c->list != list)
+        restart_list(c, list);
 }
 
 /* Which deadline a state has. */
@@ -164,8 +164,9 @@ static void turn_away(struct exchange *x)
 {
     STAT_ADD(requests_rejected_total, 1);
     reply_problem(&x->r, &x->error);
-    access_log(&x->r);
-    score_request(0, x->reply.status, clock_ns() - x->r.start_ns);
+    int64_t now = clock_ns();
+    access_log(&x->r, now);
+    score_request(0, x->reply.status, now - x->r.start_ns);
 }
 
 static void end_exchange(struct exchange *x)
@@ -403,6 +404,16 @@ void conn_expired(void *arg, struct timeout *t, int list)
     struct err e;
     (void)arg;
     switch ((enum conn_list)list) {
+    case LIST_IDLE:
+    case LIST_FRESH:
+    case LIST_LEAVING:
+        if (!net_peek(&c->net)) {
+            conn_close(c);
+            return;
+        }
+        restart_list(c, LIST_IDLE);
+        on_readable(&c->net); /* its next request has just come */
+        return;
     case LIST_HEAD:
         restart_list(c, LIST_HEAD);
         err_set(&e, ERR_TIMEOUT, "the request's head did not arrive in time");
@@ -424,13 +435,25 @@ void conn_expired(void *arg, struct timeout *t, int list)
     }
 }
 
+/* A client that sends its next request while we close loses it, and a proxy cannot send it elsewhere if it was a POST.
+ * So nothing is closed that may be in use: who sends a request meanwhile is answered with `Connection: close`, and of
+ * those that are silent, each has its own point of the window, lest all of them come back at once. */
+static void leave_soon(struct http_conn *c)
+{
+    struct http_server *s = server();
+    double share = ((double)s->leaving++ + (double)random() / RAND_MAX) / (double)s->spread; /* 0 to 1 */
+    c->list = LIST_LEAVING;
+    timeout_set_at(&s->timeouts, &c->net.timeout, LIST_LEAVING,
+                   s->drain_ns + (int64_t)(share * (double)s->lists[LIST_FRESH].limit_ns));
+}
+
 void conn_drain(struct http_conn *c)
 {
     if (c->state == CONN_IDLE && !net_peek(&c->net)) {
         if (c->fresh) /* closing now would lose a request that was sent right after the connection was made */
             set_list(c, LIST_FRESH);
-        else
-            conn_close(c);
+        else if (c->list != LIST_LEAVING)
+            leave_soon(c);
     } else if (c->x) {
         wake(c->x, WAIT_EVENT);
     }
@@ -459,7 +482,9 @@ suspends int conn_wait(struct exchange *x, enum exchange_wait what, const char *
             net_resume(&c->net);
         fiber_set_deadline(f, 0);
         rc = fiber_park(why);
-        fiber_set_deadline(f, deadline ? deadline + (clock_ns() - from) : 0);
+        int64_t waited = clock_ns() - from;
+        x->waited_ns += waited;
+        fiber_set_deadline(f, deadline ? deadline + waited : 0);
         x->waiter[what] = NULL;
         if (what == WAIT_INPUT && c->list == LIST_BODY)
             set_list(c, LIST_BUSY);
@@ -473,10 +498,15 @@ suspends int conn_wait(struct exchange *x, enum exchange_wait what, const char *
     return 0;
 }
 
+int64_t request_waited_ns(const struct request *r)
+{
+    return exchange_of(r)->waited_ns;
+}
+
 suspends int conn_wait_until(struct exchange *x, int64_t ns, const char *why, struct err *e)
 {
     struct fiber *f = fiber_self();
-    int64_t deadline = fiber_deadline(f);
+    int64_t deadline = fiber_deadline(f), from = clock_ns();
     int rc = fiber_check();
     if (rc == 0) {
         x->waiter[WAIT_EVENT] = f;
@@ -484,6 +514,7 @@ suspends int conn_wait_until(struct exchange *x, int64_t ns, const char *why, st
         fiber_set_deadline(f, ns);
         rc = fiber_park(why);
         fiber_set_deadline(f, deadline); /* takes the timeout back, too */
+        x->waited_ns += clock_ns() - from;
         x->waiter[WAIT_EVENT] = NULL;
     }
     return rc == -ECANCELED ? err_set(e, ERR_CANCELED, "the client is gone") : 0;

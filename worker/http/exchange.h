@@ -32,6 +32,7 @@ enum conn_list {
     LIST_LINGER,      /* → closed */
     LIST_BUSY,        /* no limit: the request has its own deadline */
     LIST_FRESH,       /* a drain found it accepted and silent: its request may be on the way; then closed */
+    LIST_LEAVING,     /* a drain found it between requests: closed at its point of time, not with all others at once */
     LIST_AGAIN,       /* no limit: has input and gets its turn in the next round */
     LISTS
 };
@@ -79,6 +80,7 @@ struct exchange {
     struct http_conn *conn;
     struct fiber *fiber;
     struct fiber *waiter[WAITS]; /* who waits for each, or NULL; most requests have one fiber only */
+    int64_t waited_ns;           /* for the client */
     bool timed_out;              /* LIST_BODY expired while the fiber waited */
     bool keep_alive;             /* as far as request and errors decide */
     bool rejected;               /* `error` is answered without asking anybody */
@@ -101,6 +103,8 @@ struct http_server {
     struct net_network *proxies;
     int n_proxies;
     bool draining;
+    int64_t drain_ns;       /* when the drain began */
+    size_t leaving, spread; /* idle connections that have their point of time, and the number of such points */
 };
 
 /* ---- server.c ---- */
@@ -116,7 +120,7 @@ static inline struct exchange *exchange_of(const struct request *r)
 void conn_accepted(void *arg, int fd, const struct net_addr *peer);
 void conn_expired(void *arg, struct timeout *t, int list);
 void conn_again(evutil_socket_t fd, short what, void *arg);
-void conn_drain(struct http_conn *c); /* close if idle */
+void conn_drain(struct http_conn *c); /* an idle one is closed soon */
 void conn_abort(struct http_conn *c); /* closes at once, or cancels the fiber and closes after it */
 static inline struct http_conn *conn_of_timeout(struct timeout *t)
 {
@@ -128,6 +132,10 @@ suspends must_use int conn_wait(struct exchange *x, enum exchange_wait what, con
 /* Parks until the absolute time, or until the client goes or the server drains. ERR_CANCELED when cancelled. */
 suspends must_use int conn_wait_until(struct exchange *x, int64_t ns, const char *why, struct err *e);
 void conn_output(struct http_conn *c); /* after net_write: watches over what is queued */
+
+/* ---- reply.c ---- */
+/* Queues a piece of a stream without waiting for the client to take it. */
+must_use int reply_put(struct exchange *x, const void *data, size_t n, struct err *e);
 
 /* ---- request.c ---- */
 void request_make_id(char *out);

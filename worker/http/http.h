@@ -147,6 +147,9 @@ suspends must_use int sse_begin(struct request *r, struct err *e);
 suspends must_use int sse_send(struct request *r, const char *event, const char *id, struct str data, struct err *e);
 /* Waits up to `ns` while sending pings; -1 with ERR_CANCELED when the client left or the worker drains. */
 suspends must_use int sse_wait(struct request *r, int64_t ns, struct err *e);
+/* Runs `fn`, which begins and sends events, on a fiber of its own, pings while it waits for somebody else, and cancels it
+ * when the client has gone. Until it begins it has the deadline of the request. Returns what it returned. */
+suspends must_use int sse_run(struct request *r, int (*fn)(void *arg, struct err *e), void *arg, struct err *e);
 
 /* ---- routes ---- */
 typedef int handler_fn(struct request *r, struct err *e); /* the one typedef: routes.def names many */
@@ -188,16 +191,20 @@ struct http_server;
 struct heritage;
 must_use int http_server_start(const struct heritage *h, struct app *app, const struct http_server_ops *ops,
                                struct http_server **out, struct err *e);
+must_use int http_server_open(struct http_server *s, struct err *e); /* accepts from now on */
+void http_server_adopt(struct http_server *s, int fd);               /* serves this connection, too; owns `fd` */
 /* Stops accepting after what the kernel has queued, closes idle connections, answers with Connection: close from now on. */
 void http_server_drain(struct http_server *s);
-bool http_server_idle(const struct http_server *s); /* no connection left */
-void http_server_close_all(struct http_server *s);  /* cancels every request */
+void http_server_reconfigure(struct http_server *s); /* its cfg has changed */
+bool http_server_idle(const struct http_server *s);  /* no connection left */
+void http_server_close_all(struct http_server *s);   /* cancels every request */
 void http_server_free(struct http_server *s);
 
 /* Used by dispatch: sends what the handler built, or the problem document for an error (a reply that was begun is
  * discarded; one that is on its way can only be cut off). Headers set before reply_problem() are sent along. */
 void reply_finish(struct request *r);
 void reply_problem(struct request *r, const struct err *e);
-void reply_reset(struct request *r);          /* forgets what was begun, headers included */
-int reply_status(const struct request *r);    /* 0: none yet */
-int64_t reply_bytes(const struct request *r); /* of its body, sent or queued */
+void reply_reset(struct request *r);                /* forgets what was begun, headers included */
+int64_t request_waited_ns(const struct request *r); /* for its client: to send the body, to take the answer */
+int reply_status(const struct request *r);          /* 0: none yet */
+int64_t reply_bytes(const struct request *r);       /* of its body, sent or queued */

@@ -167,12 +167,19 @@ static bool bodyless(int status)
     return status == 204 || status == 304 || status < 200;
 }
 
+/* Also during server.shutdown_delay: who comes back then comes back to somebody else. */
+static bool stopping(void)
+{
+    const struct scoreboard *sb = scoreboard_self();
+    return sb && atomic_load_explicit(&sb->draining, memory_order_relaxed);
+}
+
 /* Length: >= 0 Content-Length, -1 none. One buffer for all: it is written or copied before anything can park. */
 static struct str head(struct exchange *x, int64_t length)
 {
     static struct buf b;
     struct reply *p = &x->reply;
-    x->keep_alive &= !server()->draining;
+    x->keep_alive &= !server()->draining && !stopping();
     b.n = 0;
     status_line(&b, p->status);
     buf_str(&b, date_line());
@@ -267,13 +274,12 @@ suspends int reply_stream(struct request *r, int status, const char *type, int64
     return 0;
 }
 
-suspends int reply_write(struct request *r, const void *data, size_t n, struct err *e)
+int reply_put(struct exchange *x, const void *data, size_t n, struct err *e)
 {
-    struct exchange *x = exchange_of(r);
     struct reply *p = &x->reply;
     char size[24];
     assert(p->phase == REPLY_STREAM);
-    if (!n || r->method == HTTP_HEAD)
+    if (!n || x->r.method == HTTP_HEAD)
         return 0;
     if (p->left >= 0) {
         assert((int64_t)n <= p->left);
@@ -286,6 +292,14 @@ suspends int reply_write(struct request *r, const void *data, size_t n, struct e
         return err_set(e, ERR_CANCELED, "the client is gone");
     p->sent += (int64_t)n;
     conn_output(x->conn);
+    return 0;
+}
+
+suspends int reply_write(struct request *r, const void *data, size_t n, struct err *e)
+{
+    struct exchange *x = exchange_of(r);
+    if (reply_put(x, data, n, e))
+        return -1;
     if (net_queued(&x->conn->net) <= QUEUE_MAX)
         return 0;
     while (net_queued(&x->conn->net) > QUEUE_LOW)

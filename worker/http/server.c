@@ -2,7 +2,7 @@
 #include "common/clock.h"
 #include <stdlib.h>
 
-enum { POOL_MAX = 256, KEEP_BUF = 64 * 1024, HALF_CLOSED_MS = 2000, LINGER_MS = 10000, FRESH_MS = 2000 };
+enum { POOL_MAX = 256, KEEP_BUF = 64 * 1024, HALF_CLOSED_MS = 2000, LINGER_MS = 10000, DRAIN_MS = 2000 };
 
 static struct http_server *self;
 
@@ -72,8 +72,10 @@ static void pool_release(void)
     pool.n = 0;
 }
 
-static void lists_init(struct http_server *s, const struct config *cfg)
+/* Connections that wait already keep the deadline they have. */
+void http_server_reconfigure(struct http_server *s)
 {
+    const struct config *cfg = s->cfg;
     int64_t idle = cfg->http_keepalive_timeout;
     s->lists[LIST_IDLE].limit_ns = (idle ? idle : cfg->http_header_timeout) * MS;
     s->lists[LIST_HEAD].limit_ns = cfg->http_header_timeout * MS;
@@ -81,9 +83,12 @@ static void lists_init(struct http_server *s, const struct config *cfg)
     s->lists[LIST_WRITE].limit_ns = cfg->http_write_timeout * MS;
     s->lists[LIST_HALF_CLOSED].limit_ns = HALF_CLOSED_MS * MS;
     s->lists[LIST_LINGER].limit_ns = LINGER_MS * MS;
-    int64_t fresh = cfg->server_graceful_timeout / 4;
-    s->lists[LIST_FRESH].limit_ns = (fresh > FRESH_MS ? FRESH_MS : fresh > 0 ? fresh : 1) * MS;
-    timeouts_init(&s->timeouts, s->lists, LISTS, conn_expired, s);
+    int64_t drain = cfg->server_graceful_timeout / 4;
+    s->lists[LIST_FRESH].limit_ns = (drain > DRAIN_MS ? DRAIN_MS : drain > 0 ? drain : 1) * MS;
+    s->lists[LIST_LEAVING].limit_ns = s->lists[LIST_FRESH].limit_ns; /* at most: see conn_drain() */
+    s->limits = (struct parser_limits){(uint32_t)cfg->http_max_request_line, (uint32_t)cfg->http_max_headers_size,
+                                       (uint32_t)cfg->http_max_headers};
+    s->acceptor.max = cfg->http_max_connections;
 }
 
 int http_server_start(const struct heritage *h, struct app *app, const struct http_server_ops *ops,
@@ -96,17 +101,27 @@ int http_server_start(const struct heritage *h, struct app *app, const struct ht
     s->cfg = cfg;
     s->app = app;
     s->ops = ops;
-    s->limits = (struct parser_limits){(uint32_t)cfg->http_max_request_line, (uint32_t)cfg->http_max_headers_size,
-                                       (uint32_t)cfg->http_max_headers};
-    lists_init(s, cfg);
+    http_server_reconfigure(s);
+    timeouts_init(&s->timeouts, s->lists, LISTS, conn_expired, s);
     evtimer_assign(&s->again, loop_base(), conn_again, s);
     self = s;
-    if (proxy_init(s, e) || acceptor_init(&s->acceptor, h, cfg->http_max_connections, conn_accepted, s, e)) {
+    acceptor_init(&s->acceptor, h, cfg->http_max_connections, conn_accepted, s);
+    if (proxy_init(s, e)) {
         http_server_free(s);
         return -1;
     }
     *out = s;
     return 0;
+}
+
+int http_server_open(struct http_server *s, struct err *e)
+{
+    return acceptor_open(&s->acceptor, e);
+}
+
+void http_server_adopt(struct http_server *s, int fd)
+{
+    acceptor_adopt(&s->acceptor, fd);
 }
 
 static void for_each_conn(struct http_server *s, void (*fn)(struct http_conn *))
@@ -127,6 +142,9 @@ static void for_each_conn(struct http_server *s, void (*fn)(struct http_conn *))
 void http_server_drain(struct http_server *s)
 {
     s->draining = true;
+    s->drain_ns = loop_now();
+    list_for_each (it, &s->lists[LIST_IDLE].head)
+        s->spread++;
     acceptor_close(&s->acceptor);
     for_each_conn(s, conn_drain);
 }

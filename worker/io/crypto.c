@@ -1,6 +1,8 @@
 #include "worker/io/crypto.h"
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 /* libcrypto fails here only when memory is out or the algorithm is not built in: neither can be answered. */
 static void need(bool ok)
@@ -75,4 +77,16 @@ bool sha256_parse(struct str s, struct sha256 *out)
     }
     *out = v;
     return true;
+}
+
+void hmac_sha256(struct str key, struct str message, struct sha256 *out)
+{
+    unsigned n = sizeof out->b;
+    need(HMAC(sha256_md(), key.p, (int)key.n, (const unsigned char *)message.p, message.n, out->b, &n) != NULL);
+}
+
+/* getrandom(2): up to 256 bytes come whole, once the kernel's generator is ready. */
+void random_bytes(void *out, size_t n)
+{
+    need(n <= 256 && getrandom(out, n, 0) == (ssize_t)n);
 }

@@ -1,4 +1,4 @@
-/* Hashes, on OpenSSL's libcrypto. */
+/* Hashes on OpenSSL's libcrypto, and random bytes. */
 #pragma once
 #include "common/str.h"
 
@@ -18,3 +18,6 @@ void sha256_free(struct sha256_ctx *c);
 #define SHA256_TEXT_LEN 64
 void sha256_text(const struct sha256 *s, char *out); /* lower-case hex, no NUL */
 bool sha256_parse(struct str s, struct sha256 *out);
+
+void hmac_sha256(struct str key, struct str message, struct sha256 *out); /* RFC 2104 */
+void random_bytes(void *out, size_t n);                                   /* fit for secrets; at most 256 */

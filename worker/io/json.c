@@ -230,8 +230,9 @@ int json_members(struct arena *a, json_t *object, const char *pointer, const str
     const char *name;
     json_t *v;
     (void)a;
-    json_object_foreach(object, name, v) if (!lenient && !find_member(table, n, name)) return unknown_member(
-        table, n, pointer, name, e);
+    json_object_foreach (object, name, v)
+        if (!lenient && !find_member(table, n, name))
+            return unknown_member(table, n, pointer, name, e);
     for (const struct json_member *m = table; m < table + n; m++) {
         v = json_object_get(object, m->name);
         if (m->present)

@@ -79,8 +79,7 @@ void json_dump(struct buf *out, const json_t *value)
         const char *name;
         json_t *v;
         buf_ch(out, '{');
-        json_object_foreach((json_t *)value, name, v)
-        {
+        json_object_foreach ((json_t *)value, name, v) {
             buf_str(out, str_of(sep));
             json_escape(out, str_of(name));
             buf_ch(out, ':');

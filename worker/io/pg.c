@@ -6,7 +6,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { SILENCE_MS = 5000 }; /* beyond statement_timeout without an answer, a connection counts as dead */
+enum {
+    SILENCE_MS = 5000, /* beyond statement_timeout without an answer, a connection counts as dead */
+    TICK_MS = 250,
+    AWAIT_MS = 10,
+    IDLE_MS = 250 /* of a connection that has rested so long, a worker can do without */
+};
 
 static void *need(void *p)
 {
@@ -22,20 +27,51 @@ static void on_turn(void *arg)
     pg_dispatch(arg);
 }
 
+static void check_busy(struct pg_conn *conn)
+{
+    int64_t limit = (conn->pg->cfg->database_statement_timeout + SILENCE_MS) * MS;
+    if (clock_ns() - conn->progress_ns < limit) {
+        pg_cancel_unwanted(conn);
+        return;
+    }
+    struct err e;
+    err_set(&e, ERR_NOT_READY, "the database does not answer");
+    err_log(&e, "no answer from %s for %lld s", PQhost(conn->c), (long long)(limit / SEC));
+    pg_conn_lost(conn, &e);
+}
+
+bool pg_idle(const struct pg_conn *conn)
+{
+    return conn->state == CONN_READY && list_empty(&conn->flights) && !conn->cancelling &&
+           !conn->pg->lane[conn->lane].queued;
+}
+
+/* What a worker does not use others may have: connections for searches and writes if they wait, and any once it drains.
+ * It makes them again when it needs them. */
+static bool gives_up(const struct pg_conn *conn, bool wanted)
+{
+    bool rests = clock_ns() - conn->progress_ns >= IDLE_MS * MS;
+    switch (conn->lane) {
+    case PG_SLOW: return wanted || conn->pg->draining;
+    case PG_WRITE: return rests && (wanted || conn->pg->draining);
+    default: return rests && conn->pg->draining;
+    }
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd, (void)what;
     struct pg *pg = arg;
-    int64_t limit = (pg->cfg->database_statement_timeout + SILENCE_MS) * MS;
-    for (int lane = 0; lane < PG_LANES; lane++)
+    bool wanted = pg_budget_wanted(pg);
+    for (int lane = PG_LANES - 1; lane >= 0; lane--)
         for (int i = 0; i < pg->lane[lane].n; i++) {
             struct pg_conn *conn = &pg->lane[lane].conn[i];
-            if (conn->state != CONN_READY || list_empty(&conn->flights) || clock_ns() - conn->progress_ns < limit)
-                continue;
-            struct err e;
-            err_set(&e, ERR_NOT_READY, "the database does not answer");
-            err_log(&e, "no answer from %s for %lld s", PQhost(conn->c), (long long)(limit / SEC));
-            pg_conn_lost(conn, &e);
+            if (conn->state == CONN_READY && !list_empty(&conn->flights)) {
+                check_busy(conn);
+            } else if (pg_idle(conn) && gives_up(conn, wanted)) {
+                pg_conn_close_idle(conn);
+                wanted = false; /* one is enough for now */
+            }
         }
 }
 
@@ -56,21 +92,38 @@ static bool ports_make_sense(const PQconninfoOption *url)
     return true;
 }
 
-int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, struct pg **out, struct err *e)
+static PQconninfoOption *parse_url(const struct config *cfg, struct err *e)
 {
     char *why = NULL;
     PQconninfoOption *url = PQconninfoParse(cfg->database_url, &why);
     if (!url) {
         err_set(e, ERR_VALIDATION, "database.url: %s", why ? why : "out of memory");
         PQfreemem(why);
-        return -1;
+        return NULL;
     }
     if (!ports_make_sense(url)) {
         PQconninfoFree(url);
-        return err_set(e, ERR_VALIDATION, "database.url: a port is a number from 1 to 65535");
+        err_set(e, ERR_VALIDATION, "database.url: a port is a number from 1 to 65535");
+        return NULL;
     }
+    return url;
+}
+
+int pg_check_url(const struct config *cfg, struct err *e)
+{
+    PQconninfoOption *url = parse_url(cfg, e);
+    PQconninfoFree(url);
+    return url ? 0 : -1;
+}
+
+int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, struct pg **out, struct err *e)
+{
+    PQconninfoOption *url = parse_url(cfg, e);
+    if (!url)
+        return -1;
     struct pg *pg = need(calloc(1, sizeof *pg));
     *pg = (struct pg){.cfg = cfg, .table = table, .n_stmt = n, .url = url, .refs = 1};
+    list_init(&pg->goodbyes);
     for (int lane = 0; lane < PG_LANES; lane++) {
         struct pg_lane_state *l = &pg->lane[lane];
         list_init(&l->queue);
@@ -89,7 +142,7 @@ int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, str
     pg->hook = (struct loop_hook){.fn = on_turn, .arg = pg};
     loop_hook_add(&pg->hook, LOOP_FLUSH_BACKENDS);
     event_assign(&pg->tick, loop_base(), -1, EV_PERSIST, on_tick, pg);
-    event_add(&pg->tick, &(struct timeval){.tv_sec = 1});
+    event_add(&pg->tick, &(struct timeval){.tv_usec = TICK_MS * 1000});
     pg_conn_start(&pg->lane[PG_FAST].conn[0]);
     pg_conn_start(&pg->lane[PG_WRITE].conn[0]);
     *out = pg;
@@ -109,6 +162,42 @@ void pg_release(struct pg *pg)
     free(pg);
 }
 
+static bool no_room(const struct pg *pg)
+{
+    return pg->lane[PG_FAST].conn[0].no_room || pg->lane[PG_WRITE].conn[0].no_room;
+}
+
+suspends bool pg_await_room(struct pg *pg)
+{
+    int64_t ms = pg->cfg->database_connect_timeout, most = pg->cfg->server_boot_timeout;
+    int64_t end = clock_ns() + (ms < most ? ms : most) / 2 * MS; /* then calls wait for the rest of connect_timeout */
+    while (no_room(pg) && clock_ns() < end && fiber_sleep(AWAIT_MS * MS) == 0)
+        ;
+    return !no_room(pg);
+}
+
+void pg_drain(struct pg *pg)
+{
+    pg->draining = true;
+    on_tick(-1, 0, pg);
+}
+
+bool pg_leave(struct pg *pg)
+{
+    bool gone = list_empty(&pg->goodbyes) && !pg->cancels;
+    pg->draining = true;
+    for (int lane = 0; lane < PG_LANES; lane++)
+        for (int i = 0; i < pg->lane[lane].n; i++) {
+            struct pg_conn *conn = &pg->lane[lane].conn[i];
+            if (pg_idle(conn))
+                pg_conn_close_idle(conn);
+            else if (conn->connector && !pg->lane[lane].queued)
+                fiber_cancel(conn->connector);
+            gone &= conn->state == CONN_DOWN;
+        }
+    return gone && list_empty(&pg->goodbyes);
+}
+
 void pg_close(struct pg *pg)
 {
     struct err e;
@@ -116,6 +205,7 @@ void pg_close(struct pg *pg)
         return;
     err_set(&e, ERR_CANCELED, "the server is stopping");
     pg->closing = true;
+    pg_forget_goodbyes(pg);
     loop_hook_del(&pg->hook);
     event_del(&pg->tick);
     for (int lane = 0; lane < PG_LANES; lane++) {
@@ -157,7 +247,7 @@ static suspends int wait_for(struct pg_call *c, struct err *e)
             continue;
         if (c->state == CALL_SENT && c->write) {
             fiber_shield(1); /* it may happen, so the caller must learn whether it did */
-            shielded = true;
+            shielded = c->given_up = true;
             continue;
         }
         if (c->state == CALL_QUEUED) {

@@ -2,13 +2,19 @@
  *   FAST   one connection, pipelined: all calls of a loop turn go out together under one Sync. Short reads only, since
  *          a pipeline answers strictly in order.
  *   WRITE  one connection, one batch in flight; what arrives meanwhile is the next batch and shares its commit.
- *   SLOW   a few connections, one call each; a call that is given up is cancelled on the server.
+ *   SLOW   a few connections, one call each.
  * Calls of one batch share a transaction. When one of them fails, the others are sent again, one Sync each, so that
  * only the guilty caller sees the error. A result of a write is handed out after its commit, not before.
  *
  * A lost connection is made anew with back-off. Reads in flight are sent once more; writes in flight report
- * ERR_NOT_READY with "may have happened" in `log`; a write given up by its fiber is waited for once it was sent.
- * While the database cannot be reached, calls fail at once with ERR_NOT_READY. */
+ * ERR_NOT_READY with "may have happened" in `log`. While the database cannot be reached, calls fail at once with
+ * ERR_NOT_READY.
+ *
+ * A call that its fiber gives up is cancelled on the server when it runs longer than a moment (pg_cancel.c). A write is
+ * waited for even then, once it was sent, so that its caller learns whether it happened.
+ *
+ * database.max_connections bounds the connections of all workers (pg_budget.c). Who finds no room waits for it; calls
+ * wait with him, for database.connect_timeout, and then fail with ERR_OVERLOADED. */
 #pragma once
 #include "common/arena.h"
 #include "common/err.h"
@@ -31,6 +37,18 @@ struct pg_stmt {
 
 /* Reads database.* of `cfg`, which must outlive it. Connects in the background. ERR_VALIDATION: not a usable URL. */
 must_use int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, struct pg **out, struct err *e);
+/* What pg_open() would say about the URL. */
+must_use int pg_check_url(const struct config *cfg, struct err *e);
+/* Waits until the worker has places for its first connections. False: there is no room now, and it shall go on without.
+ * A database that is down is no reason to wait. For a boot: requests would go to a worker that cannot work on them. */
+suspends bool pg_await_room(struct pg *pg);
+/* From now on a connection is closed as soon as it is idle, and made again when a call needs one: the next generation
+ * finds room. */
+void pg_drain(struct pg *pg);
+/* The time is up: cancels what runs on the server. Writes that it hits report ERR_CANCELED, and have not happened. */
+void pg_cancel_all(struct pg *pg);
+/* No call is in hand any more: closes the connections at once. True when the server has closed them, too. */
+bool pg_leave(struct pg *pg);
 /* Callers that still wait get ERR_CANCELED. NULL accepted. */
 void pg_close(struct pg *pg);
 

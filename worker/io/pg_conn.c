@@ -10,34 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ADDRESSES_MAX = 16, BACKOFF_FIRST_MS = 100, BACKOFF_MAX_MS = 5000 };
-
-/* ---- the budget of connections ---- */
-
-/* Each worker counts its own in its slot, so that nothing needs to be given back for a worker that was killed. Taking
- * before looking means that two who look at once may both be refused, but never that both are let in. */
-bool pg_budget_take(struct pg *pg, struct err *e)
-{
-    struct scoreboard *sb = scoreboard_self();
-    uint64_t sum = 0;
-    __atomic_fetch_add(&slot_self->stat[STAT_store_connections], 1, __ATOMIC_SEQ_CST);
-    for (uint32_t i = 0; sb && i < sb->slots; i++) {
-        int state = atomic_load(&sb->slot[i].state);
-        if (state != WORKER_FREE && state != WORKER_EXITED && state != WORKER_KILLED)
-            sum += __atomic_load_n(&sb->slot[i].stat[STAT_store_connections], __ATOMIC_SEQ_CST);
-    }
-    if (sum <= (uint64_t)pg->cfg->database_max_connections)
-        return true;
-    pg_budget_give();
-    err_set(e, ERR_OVERLOADED, "all connections to the database are in use");
-    err_log(e, "database.max_connections is %lld", (long long)pg->cfg->database_max_connections);
-    return false;
-}
-
-void pg_budget_give(void)
-{
-    __atomic_fetch_sub(&slot_self->stat[STAT_store_connections], 1, __ATOMIC_SEQ_CST);
-}
+enum { ADDRESSES_MAX = 16, BACKOFF_FIRST_MS = 100, BACKOFF_MAX_MS = 5000, ROOM_POLL_MS = 20 };
 
 /* ---- names to addresses ---- */
 
@@ -154,6 +127,8 @@ static suspends PGconn *start(struct pg *pg, struct err *e)
     key[n] = "fallback_application_name", value[n++] = "ragd";
     if (!option(pg->url, "gssencmode")) /* would look up names in its own, blocking way */
         key[n] = "gssencmode", value[n++] = "disable";
+    if (!option(pg->url, "tcp_user_timeout")) /* a network that is gone is noticed, also by PQcancel() */
+        key[n] = "tcp_user_timeout", value[n++] = "10000";
     const char *hosts = option(pg->url, "host");
     if (hosts && strchr(hosts, ',') && !option(pg->url, "target_session_attrs"))
         key[n] = "target_session_attrs", value[n++] = "read-write"; /* a standby's answers would lag behind */
@@ -235,7 +210,7 @@ static suspends int set_up(struct pg *pg, PGconn *c, struct err *e)
                      "SET idle_in_transaction_session_timeout = '60s'; SET DateStyle = ISO; SET bytea_output = hex;",
                      (long long)pg->cfg->database_statement_timeout);
     if (PQserverVersion(c) >= 140000)
-        n += snprintf(script + n, sizeof script - (size_t)n, "SET client_connection_check_interval = '5s';");
+        n += snprintf(script + n, sizeof script - (size_t)n, "SET client_connection_check_interval = %d;", PG_CHECK_MS);
     PGresult *res = run(c, script, e);
     if (!res)
         return -1;
@@ -244,14 +219,16 @@ static suspends int set_up(struct pg *pg, PGconn *c, struct err *e)
     return rc;
 }
 
-suspends PGconn *pg_conn_open(struct pg *pg, struct err *e)
+suspends PGconn *pg_conn_open(struct pg *pg, int place, struct err *e)
 {
     PGconn *c = start(pg, e);
-    if (!c)
+    if (!c) {
+        pg_budget_give(place);
         return NULL;
+    }
     PQsetnonblocking(c, 1);
     if (finish_connecting(c, e) < 0 || set_up(pg, c, e) < 0) {
-        PQfinish(c);
+        pg_hang_up(pg, c, place);
         return NULL;
     }
     return c;
@@ -261,7 +238,37 @@ suspends PGconn *pg_conn_open(struct pg *pg, struct err *e)
 
 static bool wanted(struct pg_conn *conn)
 {
-    return !conn->pg->closing && (conn->lane != PG_SLOW || conn->pg->lane[PG_SLOW].queued > 0);
+    bool on_demand = conn->lane == PG_SLOW || conn->pg->draining;
+    return !conn->pg->closing && fiber_check() != -ECANCELED && (!on_demand || conn->pg->lane[conn->lane].queued > 0);
+}
+
+static bool spare(const struct pg_conn *conn)
+{
+    const struct pg_lane_state *l = &conn->pg->lane[conn->lane];
+    for (int i = 0; i < l->n; i++)
+        if (&l->conn[i] != conn && l->conn[i].state != CONN_DOWN && !l->conn[i].no_room)
+            return true;
+    return false;
+}
+
+/* Waits for a place in the budget, as long as an attempt to connect may take. Only those who cannot do without are
+ * counted as waiting: others make room for them. */
+static suspends bool find_room(struct pg_conn *conn)
+{
+    struct pg *pg = conn->pg;
+    int64_t end = clock_ns() + pg->cfg->database_connect_timeout * MS;
+    bool need = !spare(conn), found = pg_budget_take(pg, !need, &conn->place);
+    if (found)
+        return true;
+    conn->no_room = true;
+    STAT_ADD(store_waiting, need);
+    while (!found && wanted(conn) && clock_ns() < end) {
+        fiber_sleep((ROOM_POLL_MS + random() % ROOM_POLL_MS) * MS);
+        found = wanted(conn) && pg_budget_take(pg, !need, &conn->place);
+    }
+    STAT_SUB(store_waiting, need);
+    conn->no_room = false;
+    return found;
 }
 
 static suspends void connect_main(void *arg)
@@ -271,9 +278,16 @@ static suspends void connect_main(void *arg)
     conn->connector = fiber_self();
     while (wanted(conn)) {
         struct err e;
-        bool taken = pg_budget_take(pg, &e);
+        if (!find_room(conn)) {
+            if (wanted(conn)) {
+                conn->failures++;
+                pg_budget_refused(pg, &e);
+                pg_conn_failed(conn, &e);
+            }
+            continue; /* having waited */
+        }
         fiber_set_deadline(fiber_self(), clock_ns() + pg->cfg->database_connect_timeout * MS);
-        conn->c = taken ? pg_conn_open(pg, &e) : NULL;
+        conn->c = pg_conn_open(pg, conn->place, &e);
         fiber_set_deadline(fiber_self(), 0);
         if (conn->c && !pg->closing) {
             conn->connector = NULL;
@@ -281,11 +295,10 @@ static suspends void connect_main(void *arg)
             pg_conn_ready(conn);
             break;
         }
-        PQfinish(conn->c);
+        if (conn->c)
+            pg_hang_up(pg, conn->c, conn->place);
         conn->c = NULL;
-        if (taken)
-            pg_budget_give();
-        if (pg->closing)
+        if (pg->closing || fiber_check() == -ECANCELED)
             break;
         int64_t backoff = BACKOFF_FIRST_MS << (conn->failures < 6 ? conn->failures : 6);
         backoff = backoff < BACKOFF_MAX_MS ? backoff : BACKOFF_MAX_MS;
@@ -317,27 +330,36 @@ void pg_conn_start(struct pg_conn *conn)
 struct pg_session {
     struct pg *pg;
     PGconn *c;
+    int place;
 };
 
 suspends int pg_session_open(struct pg *pg, struct pg_session **out, struct err *e)
 {
     int64_t before = fiber_deadline(fiber_self()), within = clock_ns() + pg->cfg->database_connect_timeout * MS;
-    if (!pg_budget_take(pg, e))
-        return -1;
+    int place;
     pg->refs++;
     if (!before || before > within)
         fiber_set_deadline(fiber_self(), within);
-    PGconn *c = pg_conn_open(pg, e);
+    struct pg_conn *write = &pg->lane[PG_WRITE].conn[0];
+    bool taken;
+    while (!(taken = pg_budget_take(pg, false, &place))) {
+        if (pg_idle(write)) /* workers that all hold on to theirs would wait for each other */
+            pg_conn_close_idle(write);
+        if (fiber_sleep(ROOM_POLL_MS * MS) < 0)
+            break;
+    }
+    PGconn *c = taken ? pg_conn_open(pg, place, e) : NULL;
     fiber_set_deadline(fiber_self(), before);
+    if (!taken)
+        pg_budget_refused(pg, e);
     if (!c) {
-        pg_budget_give();
         pg_release(pg);
         return -1;
     }
     *out = malloc(sizeof **out);
     if (!*out)
         abort();
-    **out = (struct pg_session){pg, c};
+    **out = (struct pg_session){pg, c, place};
     return 0;
 }
 
@@ -366,8 +388,8 @@ void pg_session_close(struct pg_session *s)
 {
     if (!s)
         return;
-    PQfinish(s->c);
+    pg_hang_up(s->pg, s->c, s->place);
+    pg_conn_start(&s->pg->lane[PG_WRITE].conn[0]); /* if it made room for the session */
     pg_release(s->pg);
     free(s);
-    pg_budget_give();
 }

@@ -16,7 +16,8 @@ struct pg_call {
     struct pg_args *args;
     enum pg_lane lane;
     bool write, binary;
-    bool alone; /* wants a Sync of its own: it was in a batch that failed */
+    bool alone;    /* wants a Sync of its own: it was in a batch that failed */
+    bool given_up; /* a write that its fiber waits for only to learn whether it happened */
     int retries;
     struct pg_flight *flight; /* SENT */
     struct fiber *fiber;
@@ -33,6 +34,7 @@ struct pg_flight {
     enum pg_flight_kind kind;
     int stmt;
     struct pg_call *call; /* NULL: given up, and for SYNC */
+    bool exposed;         /* a cancel meant for another may hit it */
     PGresult *res;
 };
 
@@ -44,8 +46,10 @@ struct pg_conn {
     enum pg_lane lane;
     enum pg_conn_state state;
     PGconn *c;
+    int place; /* in the budget; CONNECTING: once it has one */
     struct fiber *connector;
     struct event on_read, on_write;
+    bool no_room;            /* CONNECTING: waits for a place in the budget */
     bool known;              /* was connected before */
     bool busy;               /* counted as in use */
     bool *prepared;          /* by statement */
@@ -77,8 +81,10 @@ struct pg {
     struct loop_hook hook;
     struct event tick;
     int queued, in_flight;
-    int refs; /* the owner, and fibers at work for it */
-    bool closing, warned;
+    int refs;             /* the owner, and fibers at work for it */
+    int cancels;          /* under way */
+    struct list goodbyes; /* connections that we have closed and the server not yet */
+    bool draining, closing, warned;
     int attempt; /* turns the order of several hosts, so that a dead one does not use up every attempt */
     const char *channel;
     void (*on_notice)(void *);
@@ -87,11 +93,28 @@ struct pg {
 
 /* pg_conn.c */
 void pg_conn_start(struct pg_conn *conn); /* in the background, if it is DOWN */
-/* Connects and sets up; what `ragd` needs of a session is set, nothing is prepared. */
-suspends PGconn *pg_conn_open(struct pg *pg, struct err *e);
-bool pg_budget_take(struct pg *pg, struct err *e);
-void pg_budget_give(void);
-void pg_release(struct pg *pg); /* drops a reference */
+/* Connects and sets up; what `ragd` needs of a session is set, nothing is prepared. Gives `place` back if that fails. */
+suspends PGconn *pg_conn_open(struct pg *pg, int place, struct err *e);
+bool pg_idle(const struct pg_conn *conn);      /* READY, and nothing to do */
+void pg_conn_close_idle(struct pg_conn *conn); /* made again when a call needs it */
+void pg_release(struct pg *pg);                /* drops a reference */
+
+/* pg_budget.c */
+enum { PG_NO_PLACE = -1, PG_CHECK_MS = 1000 /* client_connection_check_interval */ };
+/* A place for one more connection; never waits. `spare`: the worker can do without it, so that it leaves some for others.
+ * False: there is none. One-shot commands have no siblings: they get PG_NO_PLACE. */
+bool pg_budget_take(struct pg *pg, bool spare, int *place);
+void pg_budget_give(int place);
+int pg_budget_refused(const struct pg *pg, struct err *e); /* -1 */
+bool pg_budget_wanted(struct pg *pg);                      /* does any worker wait for a place? */
+/* Ends the connection; its place is given back when the server has ended it, too. */
+void pg_hang_up(struct pg *pg, PGconn *c, int place);
+void pg_forget_goodbyes(struct pg *pg);
+
+/* pg_cancel.c */
+void pg_cancel_on_server(struct pg_conn *conn); /* what runs there now */
+/* The same if it runs for nobody. With flights. */
+void pg_cancel_unwanted(struct pg_conn *conn);
 
 /* pg_pipe.c */
 void pg_enqueue(struct pg *pg, struct pg_call *c, bool front);
@@ -102,7 +125,6 @@ void pg_dispatch(struct pg *pg); /* at the end of a turn: sends what may be sent
 void pg_conn_ready(struct pg_conn *conn);
 void pg_conn_failed(struct pg_conn *conn, const struct err *why);
 void pg_conn_lost(struct pg_conn *conn, const struct err *why);
-void pg_cancel_on_server(struct pg_conn *conn);
 
 /* pg.c */
 void pg_take_listening(struct pg *pg);

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/scoreboard.h"
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -166,16 +167,12 @@ static void send_batch(struct pg_conn *conn, int max)
         note_use(conn);
 }
 
-static void dispatch_slow(struct pg *pg)
+/* Those of the slow lane are made when they are needed, and so are others that were closed to make room. */
+static void call_for_connections(struct pg_lane_state *l)
 {
-    struct pg_lane_state *l = &pg->lane[PG_SLOW];
     int coming = 0;
-    for (int i = 0; i < l->n && l->queued; i++) {
-        struct pg_conn *conn = &l->conn[i];
-        if (conn->state == CONN_READY && list_empty(&conn->flights) && !conn->cancelling)
-            send_batch(conn, 1);
-        coming += conn->state == CONN_CONNECTING;
-    }
+    for (int i = 0; i < l->n; i++)
+        coming += l->conn[i].state == CONN_CONNECTING;
     for (int i = 0; i < l->n && coming < l->queued; i++)
         if (l->conn[i].state == CONN_DOWN) {
             pg_conn_start(&l->conn[i]);
@@ -183,17 +180,29 @@ static void dispatch_slow(struct pg *pg)
         }
 }
 
+static void dispatch_slow(struct pg *pg)
+{
+    struct pg_lane_state *l = &pg->lane[PG_SLOW];
+    for (int i = 0; i < l->n && l->queued; i++) {
+        struct pg_conn *conn = &l->conn[i];
+        if (conn->state == CONN_READY && list_empty(&conn->flights) && !conn->cancelling)
+            send_batch(conn, 1);
+    }
+}
+
 void pg_dispatch(struct pg *pg)
 {
     if (!pg->queued)
         return;
     struct pg_conn *fast = &pg->lane[PG_FAST].conn[0], *write = &pg->lane[PG_WRITE].conn[0];
-    if (pg->lane[PG_FAST].queued && fast->state == CONN_READY && fast->in_flight < PIPELINE_MAX)
+    if (pg->lane[PG_FAST].queued && fast->state == CONN_READY && !fast->cancelling && fast->in_flight < PIPELINE_MAX)
         send_batch(fast, PIPELINE_MAX - fast->in_flight);
-    if (pg->lane[PG_WRITE].queued && write->state == CONN_READY && list_empty(&write->flights))
+    if (pg->lane[PG_WRITE].queued && write->state == CONN_READY && !write->cancelling && list_empty(&write->flights))
         send_batch(write, BATCH_MAX);
     if (pg->lane[PG_SLOW].queued)
         dispatch_slow(pg);
+    for (int lane = 0; lane < PG_LANES; lane++)
+        call_for_connections(&pg->lane[lane]);
 }
 
 /* ---- receiving ---- */
@@ -220,7 +229,8 @@ static void refuse(struct pg_conn *conn, struct pg_call *c, const PGresult *res)
     const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     struct err e;
     state = state ? state : "";
-    if (c->retries < RETRIES_MAX && worth_another_try(state)) {
+    bool cancelled = strcmp(state, "57014") == 0 && (c->given_up || (c->flight && c->flight->exposed));
+    if (c->retries < RETRIES_MAX && (cancelled || worth_another_try(state))) {
         c->retries++;
         redo(conn, c);
         return;
@@ -299,6 +309,12 @@ static void requeue(struct pg_conn *conn)
     while (!list_empty(&conn->redo)) {
         struct pg_call *c = list_entry(conn->redo.prev, struct pg_call, link);
         list_del(&c->link);
+        if (c->given_up) { /* so far it has not happened, and now it will not */
+            struct err e;
+            err_set(&e, ERR_CANCELED, "given up");
+            pg_finish(c, NULL, &e);
+            continue;
+        }
         c->alone = true;
         STAT_ADD(store_retries_total, 1);
         pg_enqueue(conn->pg, c, true);
@@ -502,50 +518,18 @@ void pg_conn_lost(struct pg_conn *conn, const struct err *why)
         recall(conn, list_entry(conn->flights.next, struct pg_flight, link), why);
     note_use(conn);
     requeue(conn);
-    PQfinish(conn->c);
+    pg_hang_up(pg, conn->c, conn->place);
     conn->c = NULL;
-    pg_budget_give();
-    if (conn->lane != PG_SLOW)
+    if (conn->lane != PG_SLOW && !pg->draining)
         pg_conn_start(conn);
 }
 
-/* ---- cancelling ---- */
-
-struct cancel {
-    struct pg_conn *conn;
-    PGcancel *handle;
-};
-
-static void cancel_blocking(void *arg)
+void pg_conn_close_idle(struct pg_conn *conn)
 {
-    char why[128];
-    (void)PQcancel(((struct cancel *)arg)->handle, why, sizeof why); /* in vain: statement_timeout ends it */
-}
-
-static suspends void cancel_main(void *arg)
-{
-    struct cancel *x = arg;
-    fiber_blocking(cancel_blocking, x);
-    PQfreeCancel(x->handle);
-    x->conn->cancelling = false;
-    pg_release(x->conn->pg);
-    free(x);
-}
-
-/* PQcancel() blocks, so a helper thread does it. Until it is back the connection takes no other call, which the
- * request to cancel might hit. */
-void pg_cancel_on_server(struct pg_conn *conn)
-{
-    struct cancel *x = need(malloc(sizeof *x));
-    *x = (struct cancel){conn, PQgetCancel(conn->c)};
-    if (x->handle && !conn->cancelling) {
-        conn->cancelling = true;
-        conn->pg->refs++;
-        if (fiber_spawn("postgres cancel", cancel_main, x))
-            return;
-        conn->cancelling = false;
-        conn->pg->refs--;
-    }
-    PQfreeCancel(x->handle);
-    free(x);
+    assert(conn->state == CONN_READY && list_empty(&conn->flights) && !conn->cancelling);
+    event_del(&conn->on_read);
+    event_del(&conn->on_write);
+    conn->state = CONN_DOWN;
+    pg_hang_up(conn->pg, conn->c, conn->place);
+    conn->c = NULL;
 }

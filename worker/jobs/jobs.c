@@ -11,6 +11,7 @@
 struct job_runner {
     const struct config *cfg;
     struct store *store;
+    const struct backends *backends;
     const struct job_kind *kinds;
     size_t n_kinds;
     int jobs_fd;
@@ -113,6 +114,11 @@ int job_progress(struct job_context *ctx, enum document_state state, const char 
     return 0;
 }
 
+bool job_lost(const struct job_context *ctx)
+{
+    return list_entry(ctx, struct run, ctx)->lease_lost;
+}
+
 /* ---- how a try ends ---- */
 
 struct ending {
@@ -182,7 +188,7 @@ static struct ending judge(struct run *run, int rc, const struct err *e)
 {
     const struct job_context *ctx = &run->ctx;
     if (rc == 0)
-        return (struct ending){.how = SUCCEED, .code = "", .stage = ""};
+        return (struct ending){.how = SUCCEED, .code = "", .stage = "", .message = ctx->result};
     struct ending end = {
         .code = ctx->code ? ctx->code : err_wire(e->code),
         .stage = ctx->stage ? ctx->stage : "",
@@ -195,8 +201,10 @@ static struct ending judge(struct run *run, int rc, const struct err *e)
     } else if (!ctx->permanent && no_fault_of_the_job(e->code)) {
         end.how = PUT_BACK;
         end.delay_us = e->code == ERR_CANCELED ? 0 : run->r->cfg->ingest_retry_delay * 1000;
-        end.code = end.stage = "";
-        end.message = STR("");
+        if (e->code != ERR_NOT_READY) { /* what it waits for is worth telling */
+            end.code = end.stage = "";
+            end.message = STR("");
+        }
     } else if (ctx->permanent || run->job.attempts >= run->r->cfg->ingest_max_attempts) {
         end.how = FAIL;
     } else {
@@ -260,6 +268,16 @@ static void report(const struct run *run, const struct ending *end, bool ours, c
         log_err(end->how == CANCEL ? LOG_INFO : LOG_WARN, what, e);
 }
 
+/* Of a lost lease: no other worker has it, after this one stood still; a client has changed or deleted the document. */
+suspends static bool is_over(struct run *run)
+{
+    struct store_job now;
+    struct err e = {0};
+    if (STORE_CALL(run->r->store, job_get, &run->arena, &run->job.id, &now, &e))
+        return e.code == ERR_NOT_FOUND;
+    return now.state != JOB_queued && now.state != JOB_running;
+}
+
 static void wake_leaser(struct job_runner *r)
 {
     r->wanted = true;
@@ -288,6 +306,8 @@ suspends static void run_main(void *arg)
         ours = end_try(run, &end);
     else if (rc == 0)
         STAT_ADD(jobs_succeeded_total, 1);
+    if (run->lease_lost && is_over(run))
+        run->lease_lost = ours = false;
     fiber_shield(-1);
     report(run, &end, ours, &e);
     run->worker = NULL;
@@ -321,8 +341,12 @@ suspends static int lease_one(struct job_runner *r, struct err *e)
     run->state = DOCUMENT_parsing;
     run->stage = "start";
     run->reported_ns = clock_ns();
-    run->ctx = (struct job_context){
-        .cfg = r->cfg, .store = r->store, .arena = &run->arena, .job = &run->job, .owner = r->owner};
+    run->ctx = (struct job_context){.cfg = r->cfg,
+                                    .store = r->store,
+                                    .backends = r->backends,
+                                    .arena = &run->arena,
+                                    .job = &run->job,
+                                    .owner = r->owner};
     list_add_tail(&r->running, &run->link);
     r->n_running++;
     STAT_ADD(jobs_running, 1);
@@ -389,7 +413,7 @@ void job_runner_wake(void *r)
     wake_leaser(r);
 }
 
-struct job_runner *job_runner_start(const struct config *cfg, struct store *s, int jobs_fd,
+struct job_runner *job_runner_start(const struct config *cfg, struct store *s, const struct backends *b, int jobs_fd,
                                     const struct job_kind *kinds, size_t n)
 {
     struct job_runner *r = calloc(1, sizeof *r);
@@ -397,6 +421,7 @@ struct job_runner *job_runner_start(const struct config *cfg, struct store *s, i
         abort();
     r->cfg = cfg;
     r->store = s;
+    r->backends = b;
     r->jobs_fd = jobs_fd;
     r->kinds = kinds;
     r->n_kinds = n;

@@ -5,9 +5,12 @@
 #pragma once
 #include "worker/store/store.h"
 
+struct backends; /* of core: handed through to the kinds */
+
 struct job_context {
     const struct config *cfg;
     struct store *store;
+    const struct backends *backends;
     struct arena *arena; /* ends with the try */
     const struct store_job *job;
     struct uuid owner;
@@ -15,11 +18,15 @@ struct job_context {
     bool permanent;           /* on failure: trying again is useless */
     const char *code, *stage; /* on failure, for last_error; literals */
     int page;
+    struct str result; /* on success: a JSON object, or empty */
 };
 /* Notes progress and learns of cancellation: ERR_CANCELED, ERR_CONFLICT (lease lost). Reports it at most every 200 ms: a
  * job that takes less costs two writes, its lease and its end. */
 suspends must_use int job_progress(struct job_context *ctx, enum document_state state, const char *stage, int64_t done,
                                    int64_t total, struct err *e);
+
+/* Whether the lease is known to be lost: then ERR_CONFLICT means that, and nothing else. */
+bool job_lost(const struct job_context *ctx);
 
 struct job_kind {
     const char *type;
@@ -28,7 +35,7 @@ struct job_kind {
 
 /* The runner of a process: leases up to ingest.concurrency jobs and runs each on a fiber. */
 struct job_runner;
-struct job_runner *job_runner_start(const struct config *cfg, struct store *s, int jobs_fd,
+struct job_runner *job_runner_start(const struct config *cfg, struct store *s, const struct backends *b, int jobs_fd,
                                     const struct job_kind *kinds, size_t n);
 void job_runner_wake(void *r);                       /* look for jobs now */
 void job_runner_drain(struct job_runner *r);         /* takes no more; running ones go on */

@@ -46,6 +46,16 @@ static void listen_on(struct acceptor *a)
             log_error("accept: cannot watch a listener: %s", strerror(errno));
 }
 
+static void took(struct acceptor *a, int fd, const struct sockaddr *sa)
+{
+    struct net_addr peer = net_addr_of(sa);
+    a->open++;
+    atomic_store_explicit(&slot_self->connections, (int)a->open, memory_order_relaxed);
+    STAT_ADD(connections_total, 1);
+    STAT_ADD(connections, 1);
+    a->accepted(a->arg, fd, &peer);
+}
+
 /* 1: one accepted; 0: none waiting; -1: out of descriptors or memory. */
 static int accept_one(struct acceptor *a, int lfd)
 {
@@ -61,12 +71,7 @@ static int accept_one(struct acceptor *a, int lfd)
         }
         return errno == EAGAIN ? 0 : 1; /* anything else is about that one connection, which is gone */
     }
-    struct net_addr peer = net_addr_of((struct sockaddr *)&ss);
-    a->open++;
-    atomic_store_explicit(&slot_self->connections, (int)a->open, memory_order_relaxed);
-    STAT_ADD(connections_total, 1);
-    STAT_ADD(connections, 1);
-    a->accepted(a->arg, fd, &peer);
+    took(a, fd, (struct sockaddr *)&ss);
     return 1;
 }
 
@@ -110,8 +115,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     listen_on(a);
 }
 
-int acceptor_init(struct acceptor *a, const struct heritage *h, int64_t max,
-                  void (*accepted)(void *arg, int fd, const struct net_addr *peer), void *arg, struct err *e)
+void acceptor_init(struct acceptor *a, const struct heritage *h, int64_t max,
+                   void (*accepted)(void *arg, int fd, const struct net_addr *peer), void *arg)
 {
     int one = 1;
     *a = (struct acceptor){.n = h->n_listen, .max = max, .accepted = accepted, .arg = arg};
@@ -120,10 +125,21 @@ int acceptor_init(struct acceptor *a, const struct heritage *h, int64_t max,
         if (!h->listen[i].unix_socket) /* inherited by what is accepted: one call instead of one per connection */
             (void)setsockopt(h->listen[i].fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         event_assign(&a->ev[i], loop_base(), h->listen[i].fd, EV_READ | EV_PERSIST, on_listener, a);
-        if (event_add(&a->ev[i], NULL) != 0)
-            return err_errno(e, "watching listener %s", h->listen[i].name);
     }
+}
+
+int acceptor_open(struct acceptor *a, struct err *e)
+{
+    a->opened = true;
+    for (int i = 0; i < a->n; i++)
+        if (event_add(&a->ev[i], NULL) != 0)
+            return err_errno(e, "watching a listener");
     return 0;
+}
+
+void acceptor_adopt(struct acceptor *a, int fd)
+{
+    took(a, fd, &(struct sockaddr){.sa_family = AF_UNIX});
 }
 
 void acceptor_released(struct acceptor *a)
@@ -143,7 +159,7 @@ void acceptor_close(struct acceptor *a)
     for (int i = 0; i < a->n; i++) {
         int fd = event_get_fd(&a->ev[i]);
         event_del(&a->ev[i]);
-        while (a->open < a->max && accept_one(a, fd) > 0)
+        while (a->opened && a->open < a->max && accept_one(a, fd) > 0)
             continue;
         close(fd);
     }

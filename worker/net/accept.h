@@ -12,16 +12,18 @@ struct acceptor {
     int n;
     struct event tick;
     bool holding; /* listeners are off until the tick */
-    bool closed;
+    bool opened, closed;
     int64_t max, open; /* connections */
     int64_t complained_ns;
     void (*accepted)(void *arg, int fd, const struct net_addr *peer);
     void *arg;
 };
 
-/* Watches the heritage's listeners. `accepted` owns the non-blocking descriptor that it is handed. */
-must_use int acceptor_init(struct acceptor *a, const struct heritage *h, int64_t max,
-                           void (*accepted)(void *arg, int fd, const struct net_addr *peer), void *arg, struct err *e);
-void acceptor_released(struct acceptor *a); /* a connection has ended */
+/* For the heritage's listeners. `accepted` owns the non-blocking descriptor that it is handed. */
+void acceptor_init(struct acceptor *a, const struct heritage *h, int64_t max,
+                   void (*accepted)(void *arg, int fd, const struct net_addr *peer), void *arg);
+must_use int acceptor_open(struct acceptor *a, struct err *e); /* begins to watch them */
+void acceptor_adopt(struct acceptor *a, int fd);               /* as if it had been accepted, from a unix socket */
+void acceptor_released(struct acceptor *a);                    /* a connection has ended */
 /* Takes what the kernel has queued, then closes the listeners: nobody who connected in time is reset. */
 void acceptor_close(struct acceptor *a);

@@ -60,13 +60,18 @@ void timeout_init(struct timeout *t)
 
 void timeout_set(struct timeouts *ts, struct timeout *t, int list)
 {
+    timeout_set_at(ts, t, list, loop_now() + ts->list[list].limit_ns);
+}
+
+void timeout_set_at(struct timeouts *ts, struct timeout *t, int list, int64_t at_ns)
+{
     struct timeout_list *l = &ts->list[list];
     list_del(&t->link);
     list_add_tail(&l->head, &t->link);
     if (!l->limit_ns)
         return;
-    t->at_ns = loop_now() + l->limit_ns;
-    arm(ts, t->at_ns);
+    t->at_ns = at_ns;
+    arm(ts, at_ns);
 }
 
 void timeout_clear(struct timeout *t)

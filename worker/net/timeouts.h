@@ -33,4 +33,6 @@ void timeouts_fini(struct timeouts *ts);
 void timeout_init(struct timeout *t);
 /* Moves `t` to the end of the list, counting from this turn's start. */
 void timeout_set(struct timeouts *ts, struct timeout *t, int list);
+/* The same with a time of its own, not before that of any other member of the list. */
+void timeout_set_at(struct timeouts *ts, struct timeout *t, int list, int64_t at_ns);
 void timeout_clear(struct timeout *t); /* in no list afterwards */

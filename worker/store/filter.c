@@ -43,8 +43,7 @@ static int check_members(struct parser *p, json_t *json, const char *pointer, co
 {
     const char *name;
     json_t *value;
-    json_object_foreach(json, name, value)
-    {
+    json_object_foreach (json, name, value) {
         if (strcmp(name, "type") != 0 && strcmp(name, one) != 0 && (!two || strcmp(name, two) != 0))
             return err_at(p->e, below(p, pointer, name), "Unknown member of a filter: it has type, %s%s%s", one,
                           two ? " and " : "", two ? two : "");

@@ -4,7 +4,7 @@
 #pragma once
 #include "worker/fiber/loop.h"
 #include "worker/io/pg.h"
-#include "worker/store/store.h"
+#include "worker/store/product.h"
 
 enum pg_statement {
 #define STMT(name, lane, write, binary, sql) S_##name,
@@ -19,7 +19,9 @@ struct pg_store {
     struct pg *pg;
     struct list creating; /* documents that wait for the next batch */
     int n_creating;
-    bool batching;       /* a fiber sends batches */
+    bool batching; /* a fiber sends batches */
+    struct fiber *batcher;
+    int batch_left;      /* of the batch under way: how many still want it */
     struct list lookups; /* ids that wait for the next question */
     int n_lookups;
     int asking; /* questions under way */
@@ -38,6 +40,7 @@ static inline struct pg_store *pg_of(struct store *s)
 #define NO_COLLECTION "No such collection"
 #define NO_DOCUMENT   "No such document"
 #define NO_JOB        "No such job"
+#define NO_WEBHOOK    "No such webhook"
 
 /* ---- pg_read.c: rows to objects ---- */
 struct cursor { /* of the columns of a row, left to right */
@@ -66,6 +69,8 @@ int changed_but_not_read(struct err *e);
 
 /* ERR_VERSION, naming both. */
 int wrong_version(int64_t have, int64_t want, struct err *e);
+/* A member of a patch: NULL leaves it as it is. */
+void arg_if(struct pg_args *args, bool set, struct str s);
 
 /* Keyset pages: rows strictly between two ids. */
 struct page {
@@ -74,6 +79,9 @@ struct page {
     struct uuid lo, hi; /* exclusive */
 };
 struct page page_of(const struct store_page *p);
+/* The rows of a page of which only ids decide, by the statement for its order: one more than `p->limit`, for page_end(). */
+suspends must_use int page_rows(struct store *st, struct arena *a, const struct store_page *p, enum pg_statement up,
+                                enum pg_statement down, struct pg_rows *r, struct err *e);
 /* Cuts the row too many, tells whether it was there, and puts rows that were read backwards in order. */
 void page_end(const struct store_page *p, void *rows, size_t size, size_t *n, bool *more);
 

@@ -16,11 +16,8 @@ suspends int pg_collection_create(struct store *st, struct arena *a, const struc
 {
     struct pg_args args;
     struct pg_rows r;
-    struct store_collection now = *in;
-    now.id = uuid_v7();
-    now.version = 1;
+    struct store_collection now = {.id = uuid_v7(), .version = 1, .generation = 1};
     now.updated_us = uuid_time_us(&now.id);
-    now.documents = now.failed = now.bytes = now.chunks = now.tokens = 0;
     now.name = arena_dup(a, in->name);
     now.description = arena_dup(a, in->description);
     now.language = arena_dup(a, in->language);
@@ -76,14 +73,8 @@ suspends int pg_collection_by_name(struct store *st, struct arena *a, struct str
 suspends int pg_collection_list(struct store *st, struct arena *a, const struct store_page *p,
                                 struct store_collection **out, size_t *n, bool *more, struct err *e)
 {
-    struct page page = page_of(p);
-    struct pg_args args;
     struct pg_rows r;
-    pg_args_init(&args, a);
-    pg_arg_uuid(&args, &page.hi);
-    pg_arg_uuid(&args, &page.lo);
-    pg_arg_i64(&args, p->limit + 1);
-    if (pg_call(pg_of(st)->pg, page.up ? S_COLLECTIONS_UP : S_COLLECTIONS_DOWN, &args, a, &r, e) < 0)
+    if (page_rows(st, a, p, S_COLLECTIONS_UP, S_COLLECTIONS_DOWN, &r, e) < 0)
         return -1;
     struct store_collection *rows = arena_alloc(a, (size_t)(r.n + 1) * sizeof *rows);
     for (int i = 0; i < r.n; i++)
@@ -101,14 +92,6 @@ static suspends int why_not(struct store *st, struct arena *a, const struct uuid
     if (pg_collection_get(st, a, id, &now, e) < 0)
         return -1;
     return wrong_version(now.version, if_version, e);
-}
-
-static void arg_if(struct pg_args *args, bool set, struct str s)
-{
-    if (set)
-        pg_arg_str(args, s);
-    else
-        pg_arg_null(args);
 }
 
 suspends int pg_collection_patch(struct store *st, struct arena *a, const struct uuid *id,

@@ -117,19 +117,25 @@ static int take_batch(struct pg_store *s, struct creation **c)
         c[n++]->state = TAKEN;
         s->n_creating--;
     }
+    s->batch_left = n;
     return n;
 }
+
+static bool start_batching(struct pg_store *s);
 
 static suspends void batch_main(void *arg)
 {
     struct pg_store *s = arg;
     struct creation *c[BATCH_MAX];
     int n;
-    while ((n = take_batch(s, c)) > 0) {
+    s->batcher = fiber_self();
+    while (!fiber_check() && (n = take_batch(s, c)) > 0) {
         run_batch(s, c, n);
         pg_announce(s);
     }
     s->batching = false;
+    if (!list_empty(&s->creating)) /* this fiber was cancelled with its batch: another one goes on */
+        (void)start_batching(s);
     pg_store_release(s);
 }
 
@@ -138,6 +144,17 @@ static suspends void batch_start(void *arg)
 {
     fiber_yield();
     batch_main(arg);
+}
+
+static bool start_batching(struct pg_store *s)
+{
+    s->batching = true;
+    s->refs++;
+    if (fiber_spawn("postgres batch", batch_start, s))
+        return true;
+    s->refs--;
+    s->batching = false; /* whoever comes next tries again */
+    return false;
 }
 
 static int given_up(int rc, struct err *e)
@@ -155,16 +172,10 @@ static suspends int join_batch(struct pg_store *s, struct creation *c, struct er
     c->fiber = fiber_self();
     list_add_tail(&s->creating, &c->link);
     s->n_creating++;
-    if (!s->batching) {
-        s->batching = true;
-        s->refs++;
-        if (!fiber_spawn("postgres batch", batch_start, s)) {
-            s->refs--;
-            s->batching = false;
-            list_del(&c->link);
-            s->n_creating--;
-            return err_set(e, ERR_OVERLOADED, "too many requests at once");
-        }
+    if (!s->batching && !start_batching(s)) {
+        list_del(&c->link);
+        s->n_creating--;
+        return err_set(e, ERR_OVERLOADED, "too many requests at once");
     }
     while (c->state == WAITING || c->state == TAKEN) {
         int rc = fiber_park("group commit");
@@ -175,6 +186,8 @@ static suspends int join_batch(struct pg_store *s, struct creation *c, struct er
             s->n_creating--;
             return given_up(rc, e);
         }
+        if (!shielded && --s->batch_left == 0)
+            fiber_cancel(s->batcher); /* nobody wants it any more; whether it has happened is still waited for */
         if (!shielded)
             fiber_shield(1);
         shielded = true;
@@ -209,8 +222,31 @@ static int outcome_error(int64_t outcome, const struct uuid *document, int64_t h
     case -5:
         return err_set(e, ERR_CONFLICT, "Parts of the file are missing: %lld of %lld bytes are there", (long long)have,
                        (long long)in->bytes);
+    case -7: return refuse(document, "There is a document of this id already: %s", e);
     default: return err_set(e, ERR_VERSION, "There is no such document yet");
     }
+}
+
+static void arg_file(struct pg_args *args, const struct store_document_new *in)
+{
+    arg_sha(args, &in->sha256);
+    pg_arg_i64(args, in->bytes);
+    if (in->inline_bytes.n == (size_t)in->bytes)
+        pg_arg_str(args, in->inline_bytes);
+    else
+        pg_arg_null(args);
+}
+
+static void arg_described(struct pg_args *args, const struct store_document_new *in)
+{
+    pg_arg_uuid(args, &in->collection);
+    pg_arg_opt(args, in->external_id);
+    pg_arg_str(args, in->filename);
+    pg_arg_str(args, in->title);
+    pg_arg_str(args, in->mime);
+    pg_arg_str(args, in->language);
+    pg_arg_str(args, in->metadata);
+    pg_arg_str(args, in->tags);
 }
 
 static suspends int put(struct pg_store *s, struct arena *a, const struct creation *c, struct store_document *out,
@@ -220,28 +256,21 @@ static suspends int put(struct pg_store *s, struct arena *a, const struct creati
     struct uuid id = uuid_v7(), job_id = uuid_v7(), document;
     struct pg_args args;
     struct pg_rows r;
+    bool import = !uuid_is_zero(&in->id);
     pg_args_init(&args, a);
-    pg_arg_uuid(&args, &id);
-    pg_arg_uuid(&args, &in->collection);
-    pg_arg_opt(&args, in->external_id);
-    pg_arg_str(&args, in->filename);
-    pg_arg_str(&args, in->title);
-    pg_arg_str(&args, in->mime);
-    pg_arg_str(&args, in->language);
-    pg_arg_str(&args, in->metadata);
-    pg_arg_str(&args, in->tags);
-    arg_sha(&args, &in->sha256);
-    pg_arg_i64(&args, in->bytes);
-    if (in->inline_bytes.n == (size_t)in->bytes)
-        pg_arg_str(&args, in->inline_bytes);
-    else
-        pg_arg_null(&args);
+    pg_arg_uuid(&args, import ? &in->id : &id);
+    if (import)
+        pg_arg_i64(&args, in->content_version);
+    arg_described(&args, in);
+    arg_file(&args, in);
     pg_arg_uuid(&args, &job_id);
-    pg_arg_i64(&args, uuid_time_us(&id));
-    pg_arg_i64(&args, in->on_duplicate);
-    pg_arg_bool(&args, in->by_external_id);
-    pg_arg_i64(&args, in->if_version);
-    if (pg_call(s->pg, S_DOCUMENT_PUT, &args, a, &r, e) < 0)
+    if (!import) {
+        pg_arg_i64(&args, uuid_time_us(&id));
+        pg_arg_i64(&args, in->on_duplicate);
+        pg_arg_bool(&args, in->by_external_id);
+        pg_arg_i64(&args, in->if_version);
+    }
+    if (pg_call(s->pg, import ? S_DOCUMENT_IMPORT : S_DOCUMENT_PUT, &args, a, &r, e) < 0)
         return -1;
     int64_t outcome = pg_i64(&r, 0, 0);
     pg_uuid(&r, 0, 1, &document);
@@ -295,7 +324,8 @@ suspends int pg_document_create(struct store *st, struct arena *a, const struct 
 {
     struct pg_store *s = pg_of(st);
     struct creation c = {.in = in, .state = LEFT_OUT};
-    bool plain = in->inline_bytes.n == (size_t)in->bytes && !in->by_external_id && !in->external_id.n;
+    bool plain =
+        in->inline_bytes.n == (size_t)in->bytes && !in->by_external_id && !in->external_id.n && uuid_is_zero(&in->id);
     list_init(&c.link);
     if (plain) {
         c.state = WAITING;

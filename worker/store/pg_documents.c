@@ -211,14 +211,6 @@ suspends int pg_document_delete_matching(struct store *st, const struct uuid *co
 
 /* ---- change ---- */
 
-static void arg_if(struct pg_args *args, bool set, struct str s)
-{
-    if (set)
-        pg_arg_str(args, s);
-    else
-        pg_arg_null(args);
-}
-
 suspends int pg_document_patch(struct store *st, struct arena *a, const struct uuid *id,
                                const struct store_document_patch *p, int64_t if_version, struct store_document *out,
                                struct err *e)
@@ -367,6 +359,6 @@ suspends int pg_chunk_get(struct store *st, struct arena *a, const struct uuid *
     if (!r.n)
         return err_set(e, ERR_NOT_FOUND, "No such chunk");
     read_chunk(&r, 0, out);
-    pg_uuid(&r, 0, 11, &out->document);
+    pg_uuid(&r, 0, 15, &out->document);
     return 0;
 }

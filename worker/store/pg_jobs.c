@@ -198,6 +198,25 @@ suspends int pg_job_lease(struct store *st, struct arena *a, const struct uuid *
     return 0;
 }
 
+suspends int pg_job_claim(struct store *st, struct arena *a, const struct uuid *job, const struct uuid *owner,
+                          int64_t lease_us, struct store_job *out, struct err *e)
+{
+    struct pg_args args;
+    struct pg_rows r;
+    pg_args_init(&args, a);
+    pg_arg_uuid(&args, job);
+    pg_arg_uuid(&args, owner);
+    pg_arg_i64(&args, lease_us);
+    if (pg_call(pg_of(st)->pg, S_JOB_CLAIM, &args, a, &r, e) < 0)
+        return -1;
+    if (r.n) {
+        read_job(&r, 0, out);
+        return 0;
+    }
+    return pg_job_get(st, a, job, out, e) < 0 ? -1
+                                              : err_set(e, ERR_CONFLICT, "The job is %s", job_state_name(out->state));
+}
+
 suspends int pg_job_renew(struct store *st, const struct uuid *job, const struct uuid *owner, int64_t lease_us,
                           enum document_state state, struct str stage, int64_t done, int64_t total, bool *cancel,
                           struct err *e)

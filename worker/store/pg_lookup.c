@@ -14,10 +14,18 @@ struct answer {
     struct pg_rows rows;
 };
 
+/* One question under way, on the stack of its fiber. */
+struct question {
+    struct lookup *asked[BATCH_MAX]; /* NULL: given up */
+    int n, left;                     /* left: still wanted by somebody */
+    struct fiber *fiber;
+};
+
 /* One id that is asked for, on the stack of its fiber. */
 struct lookup {
-    struct list link;      /* while it waits */
-    struct lookup **asked; /* its place in the question under way */
+    struct list link;   /* while it waits */
+    struct question *q; /* then: the question that it is part of, and its place there */
+    int place;
     const struct uuid *id;
     struct fiber *fiber;
     struct answer *answer; /* NULL: `err` */
@@ -35,16 +43,17 @@ static void answer_release(void *p)
     free(x);
 }
 
-static int take(struct pg_store *s, struct lookup **asked)
+static void take(struct pg_store *s, struct question *q)
 {
-    int n = 0;
-    while (n < BATCH_MAX && !list_empty(&s->lookups)) {
-        asked[n] = list_entry(list_pop(&s->lookups), struct lookup, link);
-        asked[n]->asked = &asked[n];
-        n++;
+    q->n = 0;
+    while (q->n < BATCH_MAX && !list_empty(&s->lookups)) {
+        struct lookup *l = list_entry(list_pop(&s->lookups), struct lookup, link);
+        l->q = q;
+        l->place = q->n;
+        q->asked[q->n++] = l;
     }
-    s->n_lookups -= n;
-    return n;
+    s->n_lookups -= q->n;
+    q->left = q->n;
 }
 
 static suspends int ask(struct pg_store *s, struct lookup **asked, int n, struct answer *x, struct err *e)
@@ -80,19 +89,20 @@ static void find_rows(struct lookup **asked, int n, struct answer *x)
 static suspends void ask_main(void *arg)
 {
     struct pg_store *s = arg;
-    struct lookup *asked[BATCH_MAX];
+    struct question q;
     struct err e;
     struct answer *x = calloc(1, sizeof *x);
     if (!x)
         abort();
     x->refs = 1;
-    int n = take(s, asked);
-    int rc = ask(s, asked, n, x, &e);
+    q.fiber = fiber_self();
+    take(s, &q);
+    int rc = ask(s, q.asked, q.n, x, &e);
     s->asking--;
     if (rc == 0)
-        find_rows(asked, n, x);
-    for (int i = 0; i < n; i++) {
-        struct lookup *l = asked[i];
+        find_rows(q.asked, q.n, x);
+    for (int i = 0; i < q.n; i++) {
+        struct lookup *l = q.asked[i];
         if (!l)
             continue;
         l->done = true;
@@ -124,8 +134,10 @@ void pg_lookups_flush(void *arg)
 
 static void forget(struct pg_store *s, struct lookup *l)
 {
-    if (l->asked) {
-        *l->asked = NULL;
+    if (l->q) {
+        l->q->asked[l->place] = NULL;
+        if (--l->q->left == 0)
+            fiber_cancel(l->q->fiber); /* nobody wants the answer any more */
         return;
     }
     list_del(&l->link);

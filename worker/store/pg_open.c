@@ -133,7 +133,8 @@ static suspends void migrate_later(void *arg)
     int64_t pause = SEC;
     int applied;
     s->migrator = fiber_self();
-    while (fiber_sleep(pause) == 0 && !s->closing && pg_migrate(&s->store, &applied, &e) < 0)
+    while (fiber_sleep(pause) == 0 && !s->closing && pg_check(&s->store, &e) < 0 && !s->closing &&
+           pg_migrate(&s->store, &applied, &e) < 0)
         pause = pause < 8 * SEC ? 2 * pause : pause;
     s->migrator = NULL;
     pg_store_release(s);
@@ -141,19 +142,20 @@ static suspends void migrate_later(void *arg)
 
 /* A database that starts later than its users is migrated when it is there. Until then the calls, and /readyz, say what is
  * wrong. */
-static suspends void migrate_at_start(struct pg_store *s)
+static suspends void migrate_at_start(struct pg_store *s, bool room)
 {
     struct err e;
     int applied;
-    if (pg_migrate(&s->store, &applied, &e) == 0)
+    if (room && (pg_check(&s->store, &e) == 0 || pg_migrate(&s->store, &applied, &e) == 0))
         return;
-    log_err(LOG_ERROR, "database", &e);
+    if (room)
+        log_err(LOG_ERROR, "database", &e);
     s->refs++;
     if (!fiber_spawn("postgres migrate", migrate_later, s))
         pg_store_release(s);
 }
 
-suspends int store_pg_open(const struct config *cfg, struct store **out, struct err *e)
+suspends int store_pg_open(const struct config *cfg, bool unchanged, struct store **out, struct err *e)
 {
     struct pg_store *s = calloc(1, sizeof *s);
     if (!s)
@@ -170,8 +172,9 @@ suspends int store_pg_open(const struct config *cfg, struct store **out, struct 
         free(s);
         return -1;
     }
-    if (cfg->database_auto_migrate)
-        migrate_at_start(s);
+    bool room = pg_await_room(s->pg);
+    if (cfg->database_auto_migrate && !unchanged)
+        migrate_at_start(s, room);
     *out = &s->store;
     return 0;
 }
@@ -196,6 +199,21 @@ static void pg_free(struct store *st)
     pg_store_release(s);
 }
 
+static void pg_store_drain(struct store *st)
+{
+    pg_drain(pg_of(st)->pg);
+}
+
+static void pg_store_cancel(struct store *st)
+{
+    pg_cancel_all(pg_of(st)->pg);
+}
+
+static bool pg_store_leave(struct store *st)
+{
+    return pg_leave(pg_of(st)->pg);
+}
+
 static void pg_on_job(struct store *st, void (*fn)(void *), void *arg)
 {
     pg_listen(pg_of(st)->pg, "ragd_jobs", fn, arg);
@@ -206,6 +224,9 @@ const struct store_ops store_pg_ops = {
     .free = pg_free,
     .check = pg_check,
     .migrate = pg_migrate,
+    .drain = pg_store_drain,
+    .cancel = pg_store_cancel,
+    .leave = pg_store_leave,
     .on_job = pg_on_job,
 #define VERB(name) .name = pg_##name,
 #include "worker/store/pg_verbs.def"

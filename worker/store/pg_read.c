@@ -33,6 +33,13 @@ void next_sha(struct cursor *c, struct sha256 *out)
         memset(out, 0, sizeof *out);
 }
 
+static void next_generation(struct cursor *c, struct store_generation *out)
+{
+    out->no = next_i64(c);
+    out->embedder = next_str(c);
+    out->dim = (int)next_i64(c);
+}
+
 void read_collection(const struct pg_rows *r, int row, struct store_collection *out)
 {
     struct cursor c = {r, row, 0};
@@ -50,6 +57,14 @@ void read_collection(const struct pg_rows *r, int row, struct store_collection *
     out->bytes = next_i64(&c);
     out->chunks = next_i64(&c);
     out->tokens = next_i64(&c);
+    out->revision = next_i64(&c);
+    out->generation = next_i64(&c);
+    out->embedder = next_str(&c);
+    out->dim = (int)next_i64(&c);
+    next_generation(&c, &out->shadow);
+    next_generation(&c, &out->previous);
+    out->shadow_built = next_bool(&c);
+    out->incomplete = next_bool(&c);
 }
 
 void read_document(const struct pg_rows *r, int row, struct store_document *out)
@@ -81,6 +96,7 @@ void read_document(const struct pg_rows *r, int row, struct store_document *out)
     out->content_version = next_i64(&c);
     out->updated_us = next_i64(&c);
     next_uuid(&c, &out->job);
+    out->indexed_version = next_i64(&c);
 }
 
 void read_job(const struct pg_rows *r, int row, struct store_job *out)
@@ -107,6 +123,7 @@ void read_job(const struct pg_rows *r, int row, struct store_job *out)
     out->started_us = next_i64(&c);
     out->finished_us = next_i64(&c);
     out->updated_us = next_i64(&c);
+    out->committed = next_i64(&c);
 }
 
 void read_chunk(const struct pg_rows *r, int row, struct store_chunk *out)
@@ -124,6 +141,10 @@ void read_chunk(const struct pg_rows *r, int row, struct store_chunk *out)
     out->char_end = next_i64(&c);
     out->byte_start = next_i64(&c);
     out->byte_end = next_i64(&c);
+    out->parent.char_start = next_i64(&c);
+    out->parent.char_end = next_i64(&c);
+    out->parent.byte_start = next_i64(&c);
+    out->parent.byte_end = next_i64(&c);
 }
 
 void arg_sha(struct pg_args *args, const struct sha256 *s)
@@ -146,6 +167,14 @@ int wrong_version(int64_t have, int64_t want, struct err *e)
     return err_set(e, ERR_VERSION, "The version is %lld, not %lld", (long long)have, (long long)want);
 }
 
+void arg_if(struct pg_args *args, bool set, struct str s)
+{
+    if (set)
+        pg_arg_str(args, s);
+    else
+        pg_arg_null(args);
+}
+
 /* ---- pages ---- */
 
 struct page page_of(const struct store_page *p)
@@ -158,6 +187,18 @@ struct page page_of(const struct store_page *p)
     if (p->has_before)
         *(p->ascending ? &out.hi : &out.lo) = p->before;
     return out;
+}
+
+suspends int page_rows(struct store *st, struct arena *a, const struct store_page *p, enum pg_statement up,
+                       enum pg_statement down, struct pg_rows *r, struct err *e)
+{
+    struct page page = page_of(p);
+    struct pg_args args;
+    pg_args_init(&args, a);
+    pg_arg_uuid(&args, &page.hi);
+    pg_arg_uuid(&args, &page.lo);
+    pg_arg_i64(&args, p->limit + 1);
+    return pg_call(pg_of(st)->pg, page.up ? up : down, &args, a, r, e);
 }
 
 void page_end(const struct store_page *p, void *rows, size_t size, size_t *n, bool *more)

@@ -87,8 +87,8 @@ static void take_candidates(const struct pg_rows *r, size_t terms, struct arena 
 }
 
 suspends int pg_search_candidates(struct store *st, struct arena *a, const struct store_collection *collection,
-                                  const struct str *terms, size_t n, size_t max, struct store_candidates *out,
-                                  struct err *e)
+                                  const struct str *terms, const bool *optional, size_t n, size_t max,
+                                  struct store_candidates *out, struct err *e)
 {
     struct arena scratch = {0};
     struct query q = {0};
@@ -96,6 +96,7 @@ suspends int pg_search_candidates(struct store *st, struct arena *a, const struc
     struct pg_array each;
     struct pg_rows r = {0};
     int rc = 0;
+    (void)optional;
     pg_args_init(&q.args, &scratch);
     pg_array_init(&each, PG_TEXT);
     for (size_t i = 0; i < n; i++) {
@@ -227,12 +228,21 @@ static void texts_of(struct pg_array *out, struct str text)
         pg_array_add(out, text.p, text.n < STORE_PART ? text.n : STORE_PART);
 }
 
+static void add_parent(struct pg_array *x, const struct store_span *p)
+{
+    pg_array_i64(&x[0], p->char_start);
+    pg_array_i64(&x[1], p->char_end);
+    pg_array_i64(&x[2], p->byte_start);
+    pg_array_i64(&x[3], p->byte_end);
+}
+
 static void chunk_args(struct pg_args *args, const struct store_document *d, int64_t collection,
                        const struct store_index_commit *in)
 {
-    enum { ID, TEXT, HEADINGS, SHA, TOKENS, PAGE, CHAR_START, CHAR_END, BYTE_START, BYTE_END, TSV, COLS };
-    static const enum pg_type types[COLS] = {PG_UUID, PG_TEXT, PG_TEXT, PG_BYTEA, PG_INT8, PG_INT8,
-                                             PG_INT8, PG_INT8, PG_INT8, PG_INT8,  PG_TEXT};
+    enum { ID, TEXT, HEADINGS, SHA, TOKENS, PAGE, CHAR_START, CHAR_END, BYTE_START, BYTE_END, TSV, PARENT };
+    enum { COLS = PARENT + 4 };
+    static const enum pg_type types[COLS] = {PG_UUID, PG_TEXT, PG_TEXT, PG_BYTEA, PG_INT8, PG_INT8, PG_INT8, PG_INT8,
+                                             PG_INT8, PG_INT8, PG_TEXT, PG_INT8,  PG_INT8, PG_INT8, PG_INT8};
     struct pg_array x[COLS];
     struct buf scratch = {0};
     for (int i = 0; i < COLS; i++)
@@ -251,6 +261,7 @@ static void chunk_args(struct pg_args *args, const struct store_document *d, int
         pg_array_i64(&x[BYTE_START], k->byte_start);
         pg_array_i64(&x[BYTE_END], k->byte_end);
         add_tsvector(&x[TSV], collection, k->terms, &scratch);
+        add_parent(&x[PARENT], &k->parent);
     }
     for (int i = 0; i < COLS; i++)
         pg_arg_array(args, &x[i]);
@@ -286,6 +297,7 @@ static suspends int commit(struct store *st, struct arena *a, const struct uuid 
     texts_of(&texts, in->text);
     pg_arg_array(&args, &texts);
     chunk_args(&args, &d, c.no, in);
+    pg_arg_bool(&args, in->vectors_due);
     if (pg_call(pg_of(st)->pg, S_INDEX_COMMIT, &args, a, &r, e) < 0)
         return -1;
     switch (pg_i64(&r, 0, 0)) {

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x72616764 /* "ragd" */, REOPEN_MS = 1000 };
+enum { APPLICATION_ID = 0x72616764 /* "ragd" */, REOPEN_MS = 1000, CHECK_OPS = 1000 };
 
 /* What every connection is set to. The file is in WAL mode from its first migration on: readers never wait. FULL:
  * what was answered survives a power cut. The page cache bounds the memory of a worker. */
@@ -163,6 +163,12 @@ static int migrate_locked(struct sqlite *db, int *applied, struct err *e)
         return -1;
     if (!migration_no(have + 1))
         return 0; /* the usual case needs no lock */
+    if (db->unchanged)
+        return err_set(
+            e, ERR_NOT_READY,
+            "The database schema (%d) is older than this release, and is not changed during an upgrade: stop the "
+            "server and start the new release",
+            have);
     if (sqlite_exec(db, "BEGIN EXCLUSIVE", e) < 0)
         return -1;
     if (apply_missing(db, applied, e) == 0 && sqlite_exec(db, "COMMIT", e) == 0)
@@ -213,11 +219,20 @@ static void sync_parent(const char *path)
         close(fd);
 }
 
+/* A statement runs on the worker's only thread, so nobody but itself can see that its time is up. One that changes
+ * something is let go on: its neighbours in the transaction would be undone as well. */
+static int out_of_time(void *arg)
+{
+    struct sqlite *db = arg;
+    return fiber_self() && sqlite3_txn_state(db->h, NULL) != SQLITE_TXN_WRITE && fiber_check() != 0;
+}
+
 static int open_file(struct sqlite *db, struct err *e)
 {
-    if (make_parent(db->path, e) < 0)
+    int create = db->unchanged ? 0 : SQLITE_OPEN_CREATE;
+    if (create && make_parent(db->path, e) < 0)
         return -1;
-    int rc = sqlite3_open_v2(db->path, &db->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc = sqlite3_open_v2(db->path, &db->h, SQLITE_OPEN_READWRITE | create | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK) {
         sqlite_fail(db, rc, e);
         sqlite3_close(db->h);
@@ -226,6 +241,7 @@ static int open_file(struct sqlite *db, struct err *e)
         return -1;
     }
     sqlite3_extended_result_codes(db->h, 1);
+    sqlite3_progress_handler(db->h, CHECK_OPS, out_of_time, db);
     STAT_ADD(store_connections, 1);
     return sqlite_search_register(db, e);
 }
@@ -293,7 +309,8 @@ static suspends int sqlite_check(struct store *s, struct err *e)
     return SQLITE_TRY(db, e, applied_migrations(db, &have, e));
 }
 
-suspends int store_sqlite_open(const struct config *cfg, const char *path, struct store **out, struct err *e)
+suspends int store_sqlite_open(const struct config *cfg, const char *path, bool unchanged, struct store **out,
+                               struct err *e)
 {
     static bool configured;
     if (!configured) {
@@ -310,6 +327,7 @@ suspends int store_sqlite_open(const struct config *cfg, const char *path, struc
     db->store.ops = &store_sqlite_ops;
     db->cfg = cfg;
     db->path = copy;
+    db->unchanged = unchanged;
     list_init(&db->writes);
     struct err why;
     if (SQLITE_TRY(db, &why, 0) < 0)
@@ -391,7 +409,24 @@ const struct store_ops store_sqlite_ops = {
     .document_match = sqlite_document_match,
     .document_delete_matching = sqlite_document_delete_matching,
     .document_count_matching = sqlite_document_count_matching,
+    .documents_by_no = sqlite_documents_by_no,
+    .document_span = sqlite_document_span,
+    .collection_set_embedder = sqlite_collection_set_embedder,
+    .shadow_begin = sqlite_shadow_begin,
+    .shadow_built = sqlite_shadow_built,
+    .generation_flip = sqlite_generation_flip,
+    .generation_drop = sqlite_generation_drop,
+    .embeddings_get = sqlite_embeddings_get,
+    .embeddings_put = sqlite_embeddings_put,
+    .embeddings_sweep = sqlite_embeddings_sweep,
+    .document_embedded = sqlite_document_embedded,
+    .outbox_take = sqlite_outbox_take,
+    .outbox_done = sqlite_outbox_done,
+    .outbox_add = sqlite_outbox_add,
+    .outbox_count = sqlite_outbox_count,
+    .outbox_hasten = sqlite_outbox_hasten,
     .search_candidates = sqlite_search_candidates,
+    .search_counts = sqlite_search_counts,
     .search_fetch = sqlite_search_fetch,
     .job_create = sqlite_job_create,
     .job_get = sqlite_job_get,
@@ -399,11 +434,29 @@ const struct store_ops store_sqlite_ops = {
     .job_cancel = sqlite_job_cancel,
     .job_retry = sqlite_job_retry,
     .job_counts = sqlite_job_counts,
+    .job_claim = sqlite_job_claim,
     .job_lease = sqlite_job_lease,
     .job_renew = sqlite_job_renew,
     .job_commit_index = sqlite_job_commit_index,
     .job_finish = sqlite_job_finish,
     .job_put_back = sqlite_job_put_back,
+    .eval_set_create = sqlite_eval_set_create,
+    .eval_set_get = sqlite_eval_set_get,
+    .eval_set_list = sqlite_eval_set_list,
+    .eval_set_delete = sqlite_eval_set_delete,
+    .eval_result_put = sqlite_eval_result_put,
+    .eval_result_get = sqlite_eval_result_get,
+    .webhook_create = sqlite_webhook_create,
+    .webhook_get = sqlite_webhook_get,
+    .webhook_list = sqlite_webhook_list,
+    .webhook_patch = sqlite_webhook_patch,
+    .webhook_delete = sqlite_webhook_delete,
+    .delivery_create = sqlite_delivery_create,
+    .delivery_list = sqlite_delivery_list,
+    .delivery_take = sqlite_delivery_take,
+    .delivery_end = sqlite_delivery_end,
+    .delivery_sweep = sqlite_delivery_sweep,
+    .delivery_counts = sqlite_delivery_counts,
     .idempotency_begin = sqlite_idempotency_begin,
     .idempotency_end = sqlite_idempotency_end,
 };

@@ -5,7 +5,7 @@
  * undoes only itself. No transaction and no statement is open while a fiber waits. */
 #pragma once
 #include "common/scoreboard.h"
-#include "worker/store/store.h"
+#include "worker/store/product.h"
 #include <sqlite3.h>
 
 struct stmt { /* a cached statement; see stmt_get() */
@@ -24,9 +24,10 @@ struct sqlite {
     struct store store; /* must be first */
     const struct config *cfg;
     char *path;
-    sqlite3 *h;    /* NULL: not open */
-    bool migrated; /* the schema was found fit since it was opened */
-    bool busy;     /* the last call failed for a lock that somebody else holds */
+    sqlite3 *h;     /* NULL: not open */
+    bool unchanged; /* only a file that is there and has our schema is opened */
+    bool migrated;  /* the schema was found fit since it was opened */
+    bool busy;      /* the last call failed for a lock that somebody else holds */
     struct err broken;
     int64_t broken_ns; /* when opening failed */
 
@@ -138,7 +139,9 @@ int sqlite_document_delete_matching(struct store *, const struct uuid *, const s
 int sqlite_document_count_matching(struct store *, const struct uuid *, const struct filter *, int64_t *, struct err *);
 
 int sqlite_search_candidates(struct store *, struct arena *, const struct store_collection *, const struct str *,
-                             size_t, size_t, struct store_candidates *, struct err *);
+                             const bool *, size_t, size_t, struct store_candidates *, struct err *);
+int sqlite_search_counts(struct store *, const struct store_collection *, const struct str *, size_t, int64_t *, bool *,
+                         struct err *);
 int sqlite_search_fetch(struct store *, struct arena *, const int64_t *, size_t, struct store_chunk *,
                         struct store_document *, struct err *);
 
@@ -150,6 +153,8 @@ int sqlite_job_list(struct store *, struct arena *, const struct store_job_query
 int sqlite_job_cancel(struct store *, struct arena *, const struct uuid *, struct store_job *, struct err *);
 int sqlite_job_retry(struct store *, struct arena *, const struct uuid *, struct store_job *, struct err *);
 int sqlite_job_counts(struct store *, int64_t[JOB_STATE_COUNT], struct err *);
+int sqlite_job_claim(struct store *, struct arena *, const struct uuid *, const struct uuid *, int64_t,
+                     struct store_job *, struct err *);
 int sqlite_job_lease(struct store *, struct arena *, const struct uuid *, int64_t, struct store_job *, bool *,
                      struct err *);
 int sqlite_job_renew(struct store *, const struct uuid *, const struct uuid *, int64_t, enum document_state, struct str,
@@ -161,6 +166,55 @@ int sqlite_job_finish(struct store *, const struct uuid *, const struct uuid *, 
 int sqlite_job_put_back(struct store *, const struct uuid *, const struct uuid *, int64_t, bool, struct str, struct str,
                         struct str, struct err *);
 
+int sqlite_documents_by_no(struct store *, struct arena *, const int64_t *, size_t, struct store_document *,
+                           struct err *);
+int sqlite_document_span(struct store *, struct arena *, int64_t, int64_t, size_t, struct str *, struct err *);
+int sqlite_collection_set_embedder(struct store *, const struct uuid *, struct str, int, struct err *);
+int sqlite_shadow_begin(struct store *, struct arena *, const struct uuid *, struct str, int, struct store_collection *,
+                        struct err *);
+int sqlite_shadow_built(struct store *, const struct uuid *, int64_t, struct err *);
+int sqlite_generation_flip(struct store *, struct arena *, const struct uuid *, int64_t, struct store_collection *,
+                           struct err *);
+int sqlite_generation_drop(struct store *, const struct uuid *, int64_t, struct err *);
+int sqlite_embeddings_get(struct store *, struct arena *, struct str, int *, const struct sha256 *, size_t,
+                          const float **, struct err *);
+int sqlite_embeddings_put(struct store *, struct str, int, const struct sha256 *, size_t, const float *, struct err *);
+int sqlite_embeddings_sweep(struct store *, struct sha256 *, int, int64_t *, struct err *);
+int sqlite_document_embedded(struct store *, int64_t, struct err *);
+int sqlite_outbox_take(struct store *, struct arena *, int64_t, int, struct store_outbox **, size_t *, struct err *);
+int sqlite_outbox_done(struct store *, const int64_t *, size_t, struct err *);
+int sqlite_outbox_add(struct store *, const struct store_outbox *, size_t, struct err *);
+int sqlite_outbox_count(struct store *, int64_t *, struct err *);
+int sqlite_outbox_hasten(struct store *, int64_t, int, int64_t *, struct err *);
+
+int sqlite_eval_set_create(struct store *, struct arena *, const struct store_eval_set *, int64_t,
+                           struct store_eval_set *, struct err *);
+int sqlite_eval_set_get(struct store *, struct arena *, const struct uuid *, struct str, struct store_eval_set *,
+                        struct err *);
+int sqlite_eval_set_list(struct store *, struct arena *, const struct store_page *, struct store_eval_set **, size_t *,
+                         bool *, struct err *);
+int sqlite_eval_set_delete(struct store *, const struct uuid *, struct err *);
+int sqlite_eval_result_put(struct store *, const struct uuid *, const struct uuid *, struct str, int, struct err *);
+int sqlite_eval_result_get(struct store *, struct arena *, const struct uuid *, struct str *, struct err *);
+
+int sqlite_webhook_create(struct store *, struct arena *, const struct store_webhook *, int64_t, struct store_webhook *,
+                          struct err *);
+int sqlite_webhook_get(struct store *, struct arena *, const struct uuid *, struct store_webhook *, struct err *);
+int sqlite_webhook_list(struct store *, struct arena *, const struct store_page *, struct store_webhook **, size_t *,
+                        bool *, struct err *);
+int sqlite_webhook_patch(struct store *, struct arena *, const struct uuid *, const struct store_webhook_patch *,
+                         int64_t, struct store_webhook *, struct err *);
+int sqlite_webhook_delete(struct store *, const struct uuid *, int64_t, struct err *);
+int sqlite_delivery_create(struct store *, struct arena *, const struct uuid *, const struct store_delivery *,
+                           struct store_delivery *, struct err *);
+int sqlite_delivery_list(struct store *, struct arena *, const struct uuid *, const struct uuid *, int,
+                         struct store_delivery **, size_t *, bool *, struct err *);
+int sqlite_delivery_take(struct store *, struct arena *, int64_t, int, int, struct store_delivery **, size_t *,
+                         struct err *);
+int sqlite_delivery_end(struct store *, const struct store_delivery_end *, bool *, struct err *);
+int sqlite_delivery_sweep(struct store *, int64_t, int, int64_t *, struct err *);
+int sqlite_delivery_counts(struct store *, int64_t[DELIVERY_STATE_COUNT], struct err *);
+
 int sqlite_idempotency_begin(struct store *, struct arena *, const struct store_idempotency *, bool *,
                              struct store_idempotency *, struct err *);
 int sqlite_idempotency_end(struct store *, const struct store_idempotency *, struct err *);
@@ -169,15 +223,20 @@ int sqlite_idempotency_end(struct store *, const struct store_idempotency *, str
 #define NO_COLLECTION "No such collection"
 #define NO_DOCUMENT   "No such document"
 #define NO_JOB        "No such job"
+#define NO_WEBHOOK    "No such webhook"
 /* ERR_VERSION unless `want` is 0 or `have`. */
 must_use int version_is(int64_t have, int64_t want, struct err *e);
 /* Number of a collection that is not deleted; ERR_NOT_FOUND. */
 must_use int collection_no(struct sqlite *db, const struct uuid *id, int64_t *no, struct err *e);
 
+must_use int collection_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_collection *out,
+                              struct err *e);
+
 #define DOCUMENT_COLUMNS                                                                                       \
     "d.no, d.id, c.id, d.external_id, d.filename, d.title, d.mime, d.language, d.metadata, d.tags, d.sha256, " \
     "d.bytes, d.pages, d.chunks, d.tokens, d.state, d.progress_done, d.progress_total, d.error_code, "         \
-    "d.error_stage, d.error_message, d.error_page, d.version, d.content_version, d.updated_us, d.job"
+    "d.error_stage, d.error_message, d.error_page, d.version, d.content_version, d.updated_us, d.job, "        \
+    "d.indexed_version"
 #define DOCUMENT_JOIN " JOIN collections c ON c.no = d.collection AND c.deleted = 0 "
 #define DOCUMENT_FROM " FROM documents d" DOCUMENT_JOIN
 void document_read(struct stmt *s, struct arena *a, struct store_document *out);
@@ -197,8 +256,9 @@ enum { INDEX_STEP = 1000 }; /* chunks written or removed in one transaction: oth
 must_use int document_remove(struct sqlite *db, int64_t no, struct err *e);
 
 void chunk_read(struct stmt *s, struct arena *a, struct store_chunk *out); /* CHUNK_COLUMNS */
-#define CHUNK_COLUMNS \
-    "k.no, k.id, k.text, k.headings, k.sha256, k.tokens, k.page, k.char_start, k.char_end, k.byte_start, k.byte_end"
+#define CHUNK_COLUMNS                                                                                                  \
+    "k.no, k.id, k.text, k.headings, k.sha256, k.tokens, k.page, k.char_start, k.char_end, k.byte_start, k.byte_end, " \
+    "k.parent_char_start, k.parent_char_end, k.parent_byte_start, k.parent_byte_end"
 
 /* Sets state and error of a document, as the end of its job leaves them, and counts a version. Chunks made from an
  * earlier content go, too. Nothing when the document has a newer job. */
@@ -209,7 +269,9 @@ struct document_end {
 };
 must_use int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid *job,
                              const struct document_end *end, struct err *e);
-/* Ends a job. 0, 1 if somebody else holds its lease, or -1. */
+/* ERR_CONFLICT if somebody else holds its lease. */
+must_use int job_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, struct err *e);
+/* Ends a job that is held. */
 must_use int job_end_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, enum job_state state,
                           const struct document_end *end, struct err *e);
 int job_lease_lost(struct err *e); /* ERR_CONFLICT */

@@ -1,9 +1,18 @@
 #include "worker/store/sqlite.h"
 #include "common/clock.h"
 
-#define COLUMNS                                                                                                \
-    "no, id, name, description, language, metadata, chunking, version, updated_us, documents, failed, bytes, " \
-    "chunks, tokens"
+#define COLUMNS                                                                                                  \
+    "no, id, name, description, language, metadata, chunking, version, updated_us, documents, failed, bytes, "   \
+    "chunks, tokens, revision, generation, embedder, dim, shadow_generation, shadow_embedder, shadow_dim, "      \
+    "previous_generation, previous_embedder, previous_dim, shadow_built, EXISTS (SELECT 1 FROM vector_outbox o " \
+    "WHERE o.kind = 2 AND o.collection_no = collections.no AND o.generation = collections.generation)"
+
+static void generation_read(struct stmt *s, struct arena *a, struct store_generation *out)
+{
+    out->no = col_i64(s);
+    out->embedder = col_str(s, a);
+    out->dim = (int)col_i64(s);
+}
 
 static void collection_read(struct stmt *s, struct arena *a, struct store_collection *out)
 {
@@ -21,6 +30,14 @@ static void collection_read(struct stmt *s, struct arena *a, struct store_collec
     out->bytes = col_i64(s);
     out->chunks = col_i64(s);
     out->tokens = col_i64(s);
+    out->revision = col_i64(s);
+    out->generation = col_i64(s);
+    out->embedder = col_str(s, a);
+    out->dim = (int)col_i64(s);
+    generation_read(s, a, &out->shadow);
+    generation_read(s, a, &out->previous);
+    out->shadow_built = col_i64(s) != 0;
+    out->incomplete = col_i64(s) != 0;
 }
 
 static int read_one(struct stmt *s, struct arena *a, struct store_collection *out, struct err *e)
@@ -35,7 +52,8 @@ static int read_one(struct stmt *s, struct arena *a, struct store_collection *ou
     return 0;
 }
 
-static int by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_collection *out, struct err *e)
+int collection_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_collection *out,
+                     struct err *e)
 {
     struct stmt *s = stmt_get(db, "SELECT " COLUMNS " FROM collections WHERE id = ? AND deleted = 0");
     bind_uuid(s, id);
@@ -77,20 +95,20 @@ static int name_free(struct sqlite *db, struct str name, int64_t except, struct 
 }
 
 struct create_call {
-    const struct store_collection *in;
+    struct store_collection in;
     struct store_collection out;
 };
 
 static int create(struct sqlite *db, void *arg, struct err *e)
 {
     struct create_call *c = arg;
-    struct store_collection out = *c->in;
+    struct store_collection out = c->in;
     if (name_free(db, out.name, 0, e) < 0)
         return -1;
     out.id = uuid_v7();
     out.version = 1;
     out.updated_us = uuid_time_us(&out.id);
-    out.documents = out.failed = out.bytes = out.chunks = out.tokens = 0;
+    out.generation = 1;
     if (!out.metadata.n)
         out.metadata = STR("{}");
     if (!out.chunking.n)
@@ -116,7 +134,11 @@ static int create(struct sqlite *db, void *arg, struct err *e)
 suspends int sqlite_collection_create(struct store *st, struct arena *a, const struct store_collection *in,
                                       struct store_collection *out, struct err *e)
 {
-    struct create_call c = {.in = in};
+    struct create_call c = {.in = {.name = in->name,
+                                   .description = in->description,
+                                   .language = in->language,
+                                   .metadata = in->metadata,
+                                   .chunking = in->chunking}};
     if (sqlite_write(sqlite_of(st), create, &c, e) < 0)
         return -1;
     *out = c.out;
@@ -132,7 +154,7 @@ suspends int sqlite_collection_get(struct store *st, struct arena *a, const stru
                                    struct store_collection *out, struct err *e)
 {
     struct sqlite *db = sqlite_of(st);
-    return SQLITE_TRY(db, e, by_id(db, a, id, out, e));
+    return SQLITE_TRY(db, e, collection_by_id(db, a, id, out, e));
 }
 
 suspends int sqlite_collection_by_name(struct store *st, struct arena *a, struct str name, struct store_collection *out,
@@ -186,7 +208,7 @@ static int patch(struct sqlite *db, void *arg, struct err *e)
     struct patch_call *c = arg;
     const struct store_collection_patch *p = c->patch;
     struct store_collection now;
-    if (by_id(db, c->a, c->id, &now, e) < 0 || version_is(now.version, c->if_version, e) < 0 ||
+    if (collection_by_id(db, c->a, c->id, &now, e) < 0 || version_is(now.version, c->if_version, e) < 0 ||
         (p->set_name && name_free(db, p->name, now.no, e) < 0))
         return -1;
     if (p->set_name)
@@ -200,9 +222,10 @@ static int patch(struct sqlite *db, void *arg, struct err *e)
     if (p->set_chunking)
         now.chunking = arena_dup(c->a, p->chunking);
     now.version++;
+    now.revision++;
     now.updated_us = clock_wall_us();
     struct stmt *s = stmt_get(db, "UPDATE collections SET name = ?, description = ?, language = ?, metadata = ?,"
-                                  " chunking = ?, version = ?, updated_us = ? WHERE no = ?");
+                                  " chunking = ?, version = ?, updated_us = ?, revision = revision + 1 WHERE no = ?");
     bind_str(s, now.name);
     bind_str(s, now.description);
     bind_str(s, now.language);
@@ -240,7 +263,7 @@ static int hide(struct sqlite *db, void *arg, struct err *e)
 {
     struct delete_call *c = arg;
     struct store_collection now;
-    if (by_id(db, c->a, c->id, &now, e) < 0 || version_is(now.version, c->if_version, e) < 0)
+    if (collection_by_id(db, c->a, c->id, &now, e) < 0 || version_is(now.version, c->if_version, e) < 0)
         return -1;
     struct stmt *s = stmt_get(db, "UPDATE collections SET deleted = 1, version = version + 1, updated_us = ?"
                                   " WHERE no = ?");

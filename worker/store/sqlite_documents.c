@@ -29,6 +29,7 @@ void document_read(struct stmt *s, struct arena *a, struct store_document *out)
     out->content_version = col_i64(s);
     out->updated_us = col_i64(s);
     col_uuid(s, &out->job);
+    out->indexed_version = col_i64(s);
 }
 
 /* 1: found, 0: not, -1: error. */
@@ -143,11 +144,22 @@ static int put_file(struct sqlite *db, const struct store_document_new *in, stru
     return 0;
 }
 
+static int id_free(struct sqlite *db, const struct uuid *id, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT 1 FROM documents WHERE id = ?");
+    bind_uuid(s, id);
+    int rc = stmt_row(s, e);
+    if (rc <= 0)
+        return rc;
+    stmt_end(s);
+    return err_set(e, ERR_CONFLICT, "There is a document of this id already");
+}
+
 static int insert_document(struct sqlite *db, struct create_call *c, struct err *e)
 {
     const struct store_document_new *in = c->in;
     struct store_document *d = &c->doc;
-    *d = (struct store_document){.id = uuid_v7(),
+    *d = (struct store_document){.id = uuid_is_zero(&in->id) ? uuid_v7() : in->id,
                                  .collection = in->collection,
                                  .external_id = in->external_id,
                                  .filename = in->filename,
@@ -159,8 +171,10 @@ static int insert_document(struct sqlite *db, struct create_call *c, struct err 
                                  .sha256 = in->sha256,
                                  .bytes = in->bytes,
                                  .version = 1,
-                                 .content_version = 1};
+                                 .content_version = in->content_version ? in->content_version : 1};
     d->updated_us = uuid_time_us(&d->id);
+    if (!uuid_is_zero(&in->id) && id_free(db, &in->id, e) < 0)
+        return -1;
     c->what = STORE_CREATED;
     c->job = (struct store_job){.type = STR("ingest"),
                                 .has_document = true,
@@ -172,8 +186,8 @@ static int insert_document(struct sqlite *db, struct create_call *c, struct err 
         return -1;
     d->job = c->job.id;
     struct stmt *s = stmt_get(db, "INSERT INTO documents (id, collection, external_id, filename, title, mime, language,"
-                                  " metadata, tags, sha256, bytes, content_us, updated_us, job)"
-                                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                                  " metadata, tags, sha256, bytes, content_us, updated_us, job, content_version)"
+                                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     bind_uuid(s, &d->id);
     bind_i64(s, c->collection);
     bind_opt(s, d->external_id);
@@ -188,6 +202,7 @@ static int insert_document(struct sqlite *db, struct create_call *c, struct err 
     bind_i64(s, d->updated_us);
     bind_i64(s, d->updated_us);
     bind_uuid(s, &d->job);
+    bind_i64(s, d->content_version);
     if (stmt_run(s, e) < 0)
         return -1;
     d->no = sqlite3_last_insert_rowid(db->h);
@@ -248,6 +263,7 @@ static int same_bytes_version(struct sqlite *db, struct create_call *c, struct e
     bind_str(s, d->filename);
     bind_i64(s, d->updated_us);
     bind_i64(s, d->no);
+    d->indexed_version += d->indexed_version == d->content_version;
     d->content_version++;
     c->what = STORE_UPDATED;
     return stmt_run(s, e);
@@ -329,7 +345,7 @@ static int create(struct sqlite *db, void *arg, struct err *e)
         return -1;
     if (in->by_external_id)
         return upsert(db, c, e);
-    if (in->on_duplicate != DUP_LINK)
+    if (in->on_duplicate != DUP_LINK && uuid_is_zero(&in->id))
         rc = by_sha(db, c->a, c->collection, &in->sha256, &c->doc, e);
     if (rc < 0)
         return -1;
@@ -423,6 +439,19 @@ static int remove_index(struct sqlite *db, int64_t no, struct err *e)
     return rc ? document_hide_chunks(db, no, e) : document_unindex(db, no, INDEX_STEP, &left, e);
 }
 
+/* Of a cancelled job that had made the index, and was about to make the vectors. */
+static int tell_of_missing_vectors(struct sqlite *db, int64_t no, const struct uuid *job, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE documents SET error_code = 'cancelled', error_stage = 'index vectors',"
+                                  " error_message = 'The job was cancelled before the document had all its vectors:"
+                                  " searches by vectors miss it until the job is retried or the document reprocessed'"
+                                  " WHERE no = ? AND indexed_version = content_version"
+                                  " AND content_version = (SELECT committed FROM jobs WHERE id = ?)");
+    bind_i64(s, no);
+    bind_uuid(s, job);
+    return stmt_run(s, e);
+}
+
 int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid *job, const struct document_end *end,
                     struct err *e)
 {
@@ -444,6 +473,8 @@ int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid 
     no = col_i64(s);
     stale = col_i64(s);
     stmt_end(s);
+    if (end->state == DOCUMENT_cancelled && tell_of_missing_vectors(db, no, job, e) < 0)
+        return -1;
     if (!stale || end->state == DOCUMENT_queued)
         return 0;
     if (remove_index(db, no, e) < 0)

@@ -132,11 +132,13 @@ static int insert_text(struct sqlite *db, struct commit_call *c, int64_t no, siz
 }
 
 static int insert_chunk(struct sqlite *db, const struct store_document *d, const struct store_chunk_new *k, int ordinal,
-                        struct err *e)
+                        bool embedded, struct err *e)
 {
     struct uuid id = store_chunk_id(&d->id, d->content_version, ordinal);
     struct stmt *s = stmt_get(db, "INSERT INTO chunks (no, id, text, headings, sha256, tokens, page, char_start,"
-                                  " char_end, byte_start, byte_end) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                                  " char_end, byte_start, byte_end, embedded, parent_char_start, parent_char_end,"
+                                  " parent_byte_start, parent_byte_end)"
+                                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     bind_i64(s, first_chunk(d->no) | ordinal);
     bind_uuid(s, &id);
     bind_str(s, k->text);
@@ -148,6 +150,11 @@ static int insert_chunk(struct sqlite *db, const struct store_document *d, const
     bind_i64(s, k->char_end);
     bind_i64(s, k->byte_start);
     bind_i64(s, k->byte_end);
+    bind_i64(s, embedded);
+    bind_i64(s, k->parent.char_start);
+    bind_i64(s, k->parent.char_end);
+    bind_i64(s, k->parent.byte_start);
+    bind_i64(s, k->parent.byte_end);
     return stmt_run(s, e);
 }
 
@@ -162,7 +169,7 @@ static int insert_chunks(struct sqlite *db, struct commit_call *c, const struct 
         buf_i64(&body, collection);
         buf_ch(&body, ' ');
         buf_str(&body, k->terms);
-        rc = insert_chunk(db, d, k, (int)c->chunk, e);
+        rc = insert_chunk(db, d, k, (int)c->chunk, c->in->vectors_due, e);
         if (rc < 0)
             break;
         struct stmt *s = stmt_get(db, "INSERT INTO chunk_index (rowid, body) VALUES (?, ?)");
@@ -180,10 +187,11 @@ static int make_ready(struct sqlite *db, const struct store_document *d, const s
     int64_t tokens = 0;
     for (size_t i = 0; i < in->n; i++)
         tokens += in->chunks[i].tokens;
-    struct stmt *s = stmt_get(db, "UPDATE documents SET state = 5, chunks = ?1, tokens = ?2, pages = ?3, title = ?4,"
-                                  " language = ?5, mime = ?6, progress_done = ?1, progress_total = ?1,"
+    struct stmt *s = stmt_get(db, "UPDATE documents SET state = ?9, chunks = ?1, tokens = ?2, pages = ?3, title = ?4,"
+                                  " language = ?5, mime = ?6, progress_done = ?10, progress_total = ?1,"
                                   " error_code = '', error_stage = '', error_message = '', error_page = 0,"
-                                  " indexed_version = content_version, version = version + 1, updated_us = ?7"
+                                  " indexed_version = content_version, indexings = indexings + 1,"
+                                  " version = version + 1, updated_us = ?7"
                                   " WHERE no = ?8");
     bind_i64(s, (int64_t)in->n);
     bind_i64(s, tokens);
@@ -193,9 +201,39 @@ static int make_ready(struct sqlite *db, const struct store_document *d, const s
     bind_str(s, in->mime.n ? in->mime : d->mime);
     bind_i64(s, clock_wall_us());
     bind_i64(s, d->no);
+    bind_i64(s, in->vectors_due ? DOCUMENT_indexing : DOCUMENT_ready);
+    bind_i64(s, in->vectors_due ? 0 : (int64_t)in->n);
     if (stmt_run(s, e) < 0)
         return -1;
     return document_show_chunks(db, d->no, e);
+}
+
+/* Whoever has no vectors to give leaves them to the outbox. */
+static int want_vectors(struct sqlite *db, const struct store_document *d, int64_t collection, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "INSERT INTO vector_outbox (kind, collection_no, collection, generation, dim,"
+                                  " document_no, document) SELECT 2, collection, id, generation, dim, ?, ? FROM spaces"
+                                  " WHERE collection = ?");
+    bind_i64(s, d->no);
+    bind_uuid(s, &d->id);
+    bind_i64(s, collection);
+    return stmt_run(s, e);
+}
+
+/* The job has done its part, or the first half of it. */
+static int end_job(struct sqlite *db, struct commit_call *c, struct err *e)
+{
+    struct document_end well = {0};
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET error_code = '', error_stage = '', error_message = '',"
+                                  " committed = ?1, stage = iif(?2, stage, ''), done = iif(?2, done, ?3),"
+                                  " total = iif(?2, total, ?3) WHERE id = ?4");
+    bind_i64(s, c->in->content_version);
+    bind_i64(s, c->in->vectors_due);
+    bind_i64(s, (int64_t)c->in->n);
+    bind_uuid(s, c->job);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return c->in->vectors_due ? 0 : job_end_held(db, c->job, c->owner, JOB_succeeded, &well, e);
 }
 
 /* Ends the job and makes the document ready, in one transaction with all that is not written yet. */
@@ -204,14 +242,10 @@ static int commit(struct sqlite *db, void *arg, struct err *e)
     struct commit_call *c = arg;
     struct store_document d;
     int64_t collection;
-    struct document_end well = {0};
     c->stale = false;
     if (!c->in_steps)
         c->chunk = c->part = 0; /* it may run a second time */
-    int rc = job_end_held(db, c->job, c->owner, JOB_succeeded, &well, e);
-    if (rc != 0)
-        return rc < 0 ? -1 : job_lease_lost(e);
-    if (subject(db, c, &d, &collection, e) < 0)
+    if (job_held(db, c->job, c->owner, e) < 0 || subject(db, c, &d, &collection, e) < 0)
         return -1;
     if (d.content_version != c->in->content_version) {
         c->stale = true;
@@ -221,12 +255,9 @@ static int commit(struct sqlite *db, void *arg, struct err *e)
                          insert_text(db, c, d.no, SIZE_MAX - c->part, e) < 0 ||
                          insert_chunks(db, c, &d, collection, SIZE_MAX - c->chunk, e) < 0))
         return -1;
-    if (make_ready(db, &d, c->in, e) < 0)
+    if (make_ready(db, &d, c->in, e) < 0 || (!c->in->vectors_due && want_vectors(db, &d, collection, e) < 0))
         return -1;
-    struct stmt *s = stmt_get(db, "UPDATE jobs SET stage = '', done = ?1, total = ?1 WHERE id = ?2");
-    bind_i64(s, (int64_t)c->in->n);
-    bind_uuid(s, c->job);
-    return stmt_run(s, e);
+    return end_job(db, c, e); /* last, as in sqlite_lease.c */
 }
 
 /* Hides the document's chunks and removes a step of the old ones. */

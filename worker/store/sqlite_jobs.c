@@ -3,7 +3,8 @@
 
 #define COLUMNS                                                                                                    \
     "id, type, state, document, collection, payload, cancel_requested, stage, done, total, attempts, error_code, " \
-    "error_stage, error_message, due_us, started_us, finished_us, updated_us"
+    "error_stage, error_message, due_us, started_us, finished_us, updated_us, "                                    \
+    "committed"
 
 static void job_read(struct stmt *s, struct arena *a, struct store_job *out)
 {
@@ -28,6 +29,7 @@ static void job_read(struct stmt *s, struct arena *a, struct store_job *out)
     out->started_us = col_i64(s);
     out->finished_us = col_i64(s);
     out->updated_us = col_i64(s);
+    out->committed = col_i64(s);
 }
 
 int job_find(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_job *out, struct err *e)

@@ -24,7 +24,18 @@ int job_end_held(struct sqlite *db, const struct uuid *job, const struct uuid *o
     bind_uuid(s, owner);
     if (stmt_run(s, e) < 0)
         return -1;
-    return sqlite3_changes(db->h) == 1 ? 0 : 1;
+    return sqlite3_changes(db->h) == 1 ? 0 : job_lease_lost(e);
+}
+
+int job_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT 1 FROM jobs" HELD);
+    bind_uuid(s, job);
+    bind_uuid(s, owner);
+    int rc = stmt_row(s, e);
+    if (rc > 0)
+        stmt_end(s);
+    return rc < 0 ? -1 : rc ? 0 : job_lease_lost(e);
 }
 
 /* ---- lease ---- */
@@ -149,6 +160,34 @@ suspends int sqlite_job_lease(struct store *st, struct arena *a, const struct uu
     return 0;
 }
 
+struct claim_call {
+    const struct uuid *id;
+    struct lease_call lease;
+};
+
+static int claim(struct sqlite *db, void *arg, struct err *e)
+{
+    struct claim_call *c = arg;
+    struct lease_call *l = &c->lease;
+    int64_t content_version;
+    if (job_by_id(db, l->a, c->id, &l->job, e) < 0)
+        return -1;
+    int rc = l->job.state == JOB_queued ? abandoned(db, l->a, &l->job, &content_version, e) : 1;
+    if (rc > 0)
+        return err_set(e, ERR_CONFLICT, "The job is %s", job_state_name(l->job.state));
+    return rc < 0 ? -1 : take(db, l, content_version, e);
+}
+
+suspends int sqlite_job_claim(struct store *st, struct arena *a, const struct uuid *job, const struct uuid *owner,
+                              int64_t lease_us, struct store_job *out, struct err *e)
+{
+    struct claim_call c = {job, {.a = a, .owner = owner, .lease_us = lease_us}};
+    if (sqlite_write(sqlite_of(st), claim, &c, e) < 0)
+        return -1;
+    *out = c.lease.job;
+    return 0;
+}
+
 /* ---- progress ---- */
 
 struct renew_call {
@@ -246,22 +285,39 @@ static int document_of(struct sqlite *db, const struct uuid *job, struct uuid *d
     return rc;
 }
 
+static int make_ready(struct sqlite *db, const struct uuid *document, const struct uuid *job, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE documents SET state = 5, progress_done = chunks, progress_total = chunks,"
+                                  " error_code = '', error_stage = '', error_message = '', error_page = 0,"
+                                  " version = version + 1, updated_us = ? WHERE id = ? AND job = ?"
+                                  " AND indexed_version = content_version");
+    bind_i64(s, clock_wall_us());
+    bind_uuid(s, document);
+    bind_uuid(s, job);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    s = stmt_get(db, "UPDATE jobs SET stage = '', (done, total) = (SELECT chunks, chunks FROM documents WHERE id = ?1)"
+                     " WHERE id = ?2");
+    bind_uuid(s, document);
+    bind_uuid(s, job);
+    return stmt_run(s, e);
+}
+
+/* The job comes last: its end is what webhooks are told of (see jobs_ended in the migrations). */
 static int finish(struct sqlite *db, void *arg, struct err *e)
 {
     struct finish_call *c = arg;
     struct uuid document;
     bool changed;
-    int rc = job_end_held(db, c->job, c->owner, c->state, &c->end, e);
-    if (rc != 0)
-        return rc < 0 ? -1 : job_lease_lost(e);
-    if (c->state == JOB_succeeded)
-        return 0;
-    rc = document_of(db, c->job, &document, &changed, e);
-    if (rc <= 0)
-        return rc;
-    if (changed && c->state == JOB_failed) /* what failed is not what is there now */
+    if (job_held(db, c->job, c->owner, e) < 0)
+        return -1;
+    int rc = document_of(db, c->job, &document, &changed, e);
+    if (rc > 0 && changed && c->state != JOB_cancelled) /* what ended is not what is there now */
         return job_requeue(db, c->job, &document, e);
-    return document_finish(db, &document, c->job, &c->end, e);
+    if (rc > 0)
+        rc = c->state == JOB_succeeded ? make_ready(db, &document, c->job, e)
+                                       : document_finish(db, &document, c->job, &c->end, e);
+    return rc < 0 ? -1 : job_end_held(db, c->job, c->owner, c->state, &c->end, e);
 }
 
 suspends int sqlite_job_finish(struct store *st, const struct uuid *job, const struct uuid *owner, enum job_state state,

@@ -50,6 +50,7 @@ static int tokenize(Fts5Tokenizer *t, void *ctx, int flags, const char *text, in
 struct sqlite_hits { /* what a search has found so far */
     struct store_candidates c;
     size_t cap, terms;
+    int *phrase;     /* [terms]: where each stands in the expression */
     int64_t *hidden; /* documents whose chunks it does not see, ascending */
     size_t n_hidden, cap_hidden;
 };
@@ -96,26 +97,38 @@ static void hits_grow(struct sqlite_hits *h)
         abort();
 }
 
-/* Called for each row that matches: notes number, length and frequencies. The phrases of the query are its terms. */
+/* The first number of a record of FTS5's docsize table: a varint as SQLite writes it, seven bits a byte, the highest first
+ * (https://www.sqlite.org/fileformat2.html#varint); of up to four bytes here. */
+static int length_of(const unsigned char *p, int n)
+{
+    int length = 0;
+    for (int i = 0; i < n && i < 4; i++) {
+        length = length << 7 | (p[i] & 0x7f);
+        if (!(p[i] & 0x80))
+            return length;
+    }
+    return -1;
+}
+
+/* Called for each row that matches: notes number, length and frequencies. The length comes from a join, since
+ * xColumnSize() would run a statement for each row: half of the time of a search. */
 static void note_hit(const Fts5ExtensionApi *api, Fts5Context *fts, sqlite3_context *ctx, int n, sqlite3_value **args)
 {
     struct sqlite *db = api->xUserData(fts);
     struct sqlite_hits *h = db->hits;
-    int length = 0, col, off;
+    int col, off, length = n == 1 ? length_of(sqlite3_value_blob(args[0]), sqlite3_value_bytes(args[0])) : -1;
     Fts5PhraseIter it;
-    (void)n;
-    (void)args;
     sqlite3_int64 no = api->xRowid(fts);
     if (h->n_hidden && is_hidden(h, no >> 20))
         return;
     hits_grow(h);
     struct store_candidate *hit = store_candidate_at(&h->c, h->c.n);
     hit->no = no;
-    int rc = api->xColumnSize(fts, 0, &length);
+    int rc = length < 0 ? api->xColumnSize(fts, 0, &length) : SQLITE_OK;
     hit->length = length;
     for (size_t i = 0; i < h->terms && rc == SQLITE_OK; i++) {
         unsigned tf = 0;
-        rc = api->xPhraseFirst(fts, (int)i, &it, &col, &off);
+        rc = api->xPhraseFirst(fts, h->phrase[i], &it, &col, &off);
         for (; rc == SQLITE_OK && col >= 0; api->xPhraseNext(fts, &it, &col, &off))
             tf++;
         hit->tf[i] = (uint16_t)(tf < UINT16_MAX ? tf : UINT16_MAX);
@@ -166,20 +179,48 @@ int sqlite_search_register(struct sqlite *db, struct err *e)
     return rc == SQLITE_OK ? 0 : sqlite_fail(db, rc, e);
 }
 
-static struct str match_expression(struct buf *b, int64_t collection, const struct str *terms, size_t n)
+static void add_term(struct buf *b, int64_t collection, struct str term)
 {
+    buf_ch(b, '"');
+    buf_i64(b, collection);
+    buf_ch(b, ' ');
+    for (size_t k = 0; k < term.n; k++) {
+        if (term.p[k] == '"')
+            buf_ch(b, '"');
+        buf_ch(b, term.p[k]);
+    }
+    buf_ch(b, '"');
+}
+
+/* The terms that are, or are not, optional, joined by OR. `phrase`: notes their places, the first of which is `at`. */
+static int add_terms(struct buf *b, int64_t collection, const struct str *terms, size_t n, const bool *optional,
+                     bool which, int at, int *phrase)
+{
+    int first = at;
     for (size_t i = 0; i < n; i++) {
-        if (i)
+        if (which != (optional && optional[i]))
+            continue;
+        if (at > first)
             buf_lit(b, " OR ");
-        buf_ch(b, '"');
-        buf_i64(b, collection);
-        buf_ch(b, ' ');
-        for (size_t k = 0; k < terms[i].n; k++) {
-            if (terms[i].p[k] == '"')
-                buf_ch(b, '"');
-            buf_ch(b, terms[i].p[k]);
-        }
-        buf_ch(b, '"');
+        add_term(b, collection, terms[i]);
+        if (phrase)
+            phrase[i] = at;
+        at++;
+    }
+    return at;
+}
+
+/* `a OR b`; with c optional, `a OR b OR ((a OR b) AND (c))`: the same chunks without c, but with its places in them. */
+static struct str match_expression(struct buf *b, int64_t collection, const struct str *terms, const bool *optional,
+                                   size_t n, int *phrase)
+{
+    int needed = add_terms(b, collection, terms, n, optional, false, 0, phrase);
+    if ((size_t)needed < n) {
+        buf_lit(b, " OR ((");
+        add_terms(b, collection, terms, n, optional, false, needed, NULL);
+        buf_lit(b, ") AND (");
+        add_terms(b, collection, terms, n, optional, true, 2 * needed, phrase);
+        buf_lit(b, "))");
     }
     return buf_view(b);
 }
@@ -192,8 +233,9 @@ static int search_slice(struct sqlite *db, struct sqlite_hits *h, struct str exp
     int rc = 1;
     if (load_hidden(db, h, e) < 0)
         return -1;
-    struct stmt *s = stmt_get(db, "SELECT ragd_hit(chunk_index) FROM chunk_index WHERE chunk_index MATCH ?"
-                                  " AND rowid > ? ORDER BY rowid");
+    struct stmt *s = stmt_get(db, "SELECT ragd_hit(chunk_index, d.sz) FROM chunk_index CROSS JOIN"
+                                  " chunk_index_docsize d ON d.id = chunk_index.rowid WHERE chunk_index MATCH ?"
+                                  " AND chunk_index.rowid > ? ORDER BY chunk_index.rowid");
     bind_str(s, expression);
     bind_i64(s, after);
     db->hits = h;
@@ -227,14 +269,15 @@ static suspends int search_all(struct sqlite *db, struct sqlite_hits *h, struct 
 }
 
 suspends int sqlite_search_candidates(struct store *st, struct arena *a, const struct store_collection *collection,
-                                      const struct str *terms, size_t n, size_t max, struct store_candidates *out,
-                                      struct err *e)
+                                      const struct str *terms, const bool *optional, size_t n, size_t max,
+                                      struct store_candidates *out, struct err *e)
 {
-    struct sqlite_hits h = {.terms = n};
+    struct sqlite_hits h = {.terms = n, .phrase = arena_alloc(a, (n + 1) * sizeof *h.phrase)};
     struct buf b = {0};
     size_t stride = sizeof(struct store_candidate) + n * sizeof(uint16_t);
     h.c.stride = (stride + 7) / 8 * 8;
-    int rc = n == 0 ? 0 : search_all(sqlite_of(st), &h, match_expression(&b, collection->no, terms, n), max, e);
+    struct str expression = match_expression(&b, collection->no, terms, optional, n, h.phrase);
+    int rc = n == 0 ? 0 : search_all(sqlite_of(st), &h, expression, max, e);
     buf_fini(&b);
     free(h.hidden);
     if (rc < 0) {
@@ -248,6 +291,50 @@ suspends int sqlite_search_candidates(struct store *st, struct arena *a, const s
     if (h.c.entries)
         arena_own(a, h.c.entries, free);
     *out = h.c;
+    return 0;
+}
+
+/* ---- how frequent terms are ---- */
+
+static int count_term(struct sqlite *db, int64_t collection, struct str term, int64_t *count, bool *known,
+                      struct err *e)
+{
+    char token[TOKEN_MAX];
+    struct stmt *s = stmt_get(db, "SELECT 1 FROM hidden_chunks LIMIT 1");
+    int rc = stmt_row(s, e);
+    if (rc > 0) /* which the index still counts */
+        stmt_end(s);
+    *known = rc == 0;
+    if (rc != 0 || sqlite_exec(db,
+                               "CREATE VIRTUAL TABLE IF NOT EXISTS temp.chunk_terms"
+                               " USING fts5vocab(main, chunk_index, row)",
+                               e))
+        return rc < 0 || *known ? -1 : 0;
+    size_t head = (size_t)snprintf(token, sizeof token, "%lld ", (long long)collection);
+    term = str_sub(term, 0, sizeof token - head); /* as the tokenizer has it */
+    memcpy(token + head, term.p, term.n);
+    s = stmt_get(db, "SELECT doc FROM chunk_terms WHERE term = ?");
+    bind_str(s, (struct str){token, head + term.n});
+    *count = 0;
+    if ((rc = stmt_row(s, e)) > 0) {
+        *count = col_i64(s);
+        stmt_end(s);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+suspends int sqlite_search_counts(struct store *st, const struct store_collection *collection, const struct str *terms,
+                                  size_t n, int64_t *counts, bool *known, struct err *e)
+{
+    struct sqlite *db = sqlite_of(st);
+    *known = true;
+    for (size_t i = 0; i < n && *known; i++) {
+        if (SQLITE_TRY(db, e, count_term(db, collection->no, terms[i], &counts[i], known, e)) < 0)
+            return -1;
+        if (fiber_self() && fiber_yield() != 0)
+            return fiber_time_left() == 0 ? err_set(e, ERR_DEADLINE, "The search took too long")
+                                          : err_set(e, ERR_CANCELED, "Canceled");
+    }
     return 0;
 }
 
@@ -267,6 +354,10 @@ void chunk_read(struct stmt *s, struct arena *a, struct store_chunk *out)
     out->char_end = col_i64(s);
     out->byte_start = col_i64(s);
     out->byte_end = col_i64(s);
+    out->parent.char_start = col_i64(s);
+    out->parent.char_end = col_i64(s);
+    out->parent.byte_start = col_i64(s);
+    out->parent.byte_end = col_i64(s);
 }
 
 static int fetch_one(struct sqlite *db, struct arena *a, int64_t no, struct store_chunk *chunk, struct err *e)

@@ -233,6 +233,9 @@ int sqlite_fail(struct sqlite *db, int rc, struct err *e)
     case SQLITE_NOTADB:
         err_set(e, ERR_NOT_READY, "The database is damaged, or is no SQLite database");
         return err_log(e, "%s: %s; restore a backup", db->path, sqlite3_errmsg(db->h));
+    case SQLITE_INTERRUPT:
+        return fiber_check() == -ECANCELED ? err_set(e, ERR_CANCELED, "given up")
+                                           : err_set(e, ERR_DEADLINE, "the database did not finish in time");
     case SQLITE_TOOBIG: return err_set(e, ERR_TOO_LARGE, "Larger than what the database keeps in one value");
     default: break;
     }

@@ -32,6 +32,11 @@ struct store_page {
 };
 
 /* ---- collections ---- */
+struct store_generation { /* one space of the vector index; no 0: there is none */
+    int64_t no;
+    struct str embedder;
+    int dim;
+};
 struct store_collection {
     struct uuid id;
     int64_t no;                             /* small number by which chunks name their collection; never reused */
@@ -41,6 +46,14 @@ struct store_collection {
     int64_t version, updated_us;
     int64_t documents, failed, bytes; /* counts, exact */
     int64_t chunks, tokens;           /* in the index now; what BM25 needs: N and the sum of lengths */
+    int64_t revision;                 /* raised by every change that a search could notice: part of cache keys */
+    /* The generation that is searched, the model and length of its vectors ("" and 0: nothing was embedded yet). */
+    int64_t generation;
+    struct str embedder;
+    int dim;
+    struct store_generation shadow, previous; /* being built beside it; kept for a rollback */
+    bool shadow_built;                        /* the shadow is complete, and may be made the one that is searched */
+    bool incomplete;                          /* the outbox has documents to put into the generation that is searched */
 };
 struct store_collection_patch { /* set_* says which members change */
     bool set_name, set_description, set_language, set_metadata, set_chunking;
@@ -73,7 +86,8 @@ struct store_document {
     struct str error_code, error_stage, error_message; /* "" = none */
     int error_page;                                    /* 0 = unknown */
     int64_t version, content_version, updated_us;
-    struct uuid job; /* the newest job of this document */
+    struct uuid job;         /* the newest job of this document */
+    int64_t indexed_version; /* content_version that its text and chunks were made from; 0: it has none */
 };
 
 enum store_duplicate { DUP_SKIP, DUP_LINK, DUP_VERSION, DUP_REJECT };
@@ -91,6 +105,11 @@ struct store_document_new {
     enum store_duplicate on_duplicate;
     bool by_external_id; /* upsert: see store_document_create */
     int64_t if_version;  /* upsert: 0 = any */
+    /* Import: the id and content_version of the document in the store it comes from, so that its chunks keep their ids;
+     * duplicates are LINKed.
+     * Zero: new ones. ERR_CONFLICT when there is a document of this id. */
+    struct uuid id;
+    int64_t content_version;
 };
 enum store_created { STORE_CREATED, STORE_DUPLICATE, STORE_UPDATED, STORE_UNCHANGED };
 
@@ -118,6 +137,9 @@ struct store_version {
 };
 
 /* ---- chunks and the lexical index ---- */
+struct store_span {
+    int64_t char_start, char_end, byte_start, byte_end; /* in the document's text */
+};
 struct store_chunk_new {
     struct str text;
     struct str terms;    /* analysed terms in order of position, separated by one space: what the lexical index holds */
@@ -126,6 +148,7 @@ struct store_chunk_new {
     int tokens;                                         /* number of terms' positions: the length that BM25 uses */
     int page;                                           /* 0 = none */
     int64_t char_start, char_end, byte_start, byte_end; /* in the document's text */
+    struct store_span parent;                           /* what is shown around it; all 0: nothing */
 };
 struct store_chunk {
     struct uuid id; /* store_chunk_id() */
@@ -135,6 +158,7 @@ struct store_chunk {
     struct str text, headings;
     struct sha256 sha256;
     int64_t char_start, char_end, byte_start, byte_end;
+    struct store_span parent;
 };
 
 /* The id of a chunk: a UUIDv8 made of a hash, the same in every store and after every rebuild. */
@@ -177,8 +201,10 @@ struct store_job {
     struct str stage;
     int64_t done, total;
     int attempts;
-    struct str error_code, error_stage, error_message;
+    struct str error_code, error_stage,
+        error_message; /* the message of a job that succeeded: its result as JSON, or "" */
     int64_t run_after_us, lease_expires_us, started_us, finished_us, updated_us;
+    int64_t committed; /* content_version whose index an earlier try has committed; only vectors are missing */
 };
 struct store_job_query {
     bool has_state, has_collection, has_document;
@@ -195,6 +221,36 @@ struct store_index_commit {
     struct str text;         /* extracted text, what spans point into; kept for GET …/text */
     struct str title, language, mime; /* as found by extraction; "" keeps what the document has */
     int64_t pages;
+    /* Its vectors are still to come: the chunks can be found, the document's state is `indexing`, and the job goes on until
+     * job_finish(JOB_succeeded). Otherwise the outbox is told to put the document, if the collection has vectors. */
+    bool vectors_due;
+};
+
+/* ---- what the vector index has not been told yet ----
+ * Written by the same transaction as the change itself. An entry is a hint where to look, not what to do: whoever takes it
+ * compares the document with the index, so that entries may come late, twice and in any order. */
+#define OUTBOX_KINDS(X) X(remove) X(describe) X(put) X(drop) X(alias)
+enum outbox_kind {
+#define X(name) OUTBOX_##name,
+    OUTBOX_KINDS(X)
+#undef X
+};
+struct store_outbox {
+    int64_t no;
+    enum outbox_kind kind;
+    struct uuid collection, document;
+    int64_t collection_no, document_no; /* 0: the whole space; always so of `drop` and `alias` */
+    int64_t generation;
+    int dim;
+    int tries;
+};
+
+/* ---- golden sets: questions whose right answers are known ---- */
+struct store_eval_set {
+    struct uuid id;
+    struct str name;
+    int64_t questions;
+    struct str text; /* one JSON object a line (core/eval.h); empty in lists */
 };
 
 /* ---- idempotency keys ---- */
@@ -206,6 +262,58 @@ struct store_idempotency {
     int64_t abandoned_us; /* begin: keys that still run after this long count as absent, as their worker died */
 };
 
+/* ---- webhooks ----
+ * What is delivered to them is written by the transaction that ends a job, by a trigger: the facts as they are then. */
+struct store_webhook {
+    struct uuid id;
+    struct str url, secret;
+    struct str events;  /* JSON array of types and families, as text */
+    struct str headers; /* JSON object of strings, as text */
+    bool enabled;
+    struct str disabled_reason;         /* "gone", "failing"; "" = not by the server */
+    int64_t version, updated_us;        /* of the settings above; what follows counts no version */
+    int64_t failures, failing_since_us; /* tries since the last one that went well; 0: that was the last one */
+    int64_t last_try_us;                /* 0 = none yet */
+    int last_status;                    /* 0 = no answer */
+    struct str last_error;              /* "" = it went well */
+};
+struct store_webhook_patch { /* set_* says which members change; whoever is enabled begins anew, without failures */
+    bool set_url, set_events, set_secret, set_headers, set_enabled, enabled;
+    struct str url, events, secret, headers;
+};
+
+#define DELIVERY_STATES(X) X(waiting) X(sending) X(delivered) X(failed)
+enum delivery_state {
+#define X(name) DELIVERY_##name,
+    DELIVERY_STATES(X)
+#undef X
+        DELIVERY_STATE_COUNT
+};
+const char *delivery_state_name(enum delivery_state s);
+
+struct store_delivery {
+    int64_t no;
+    struct uuid id; /* the same at each try */
+    struct str type;
+    struct str data; /* JSON object, as text */
+    enum delivery_state state;
+    int64_t created_us, due_us, ended_us;
+    int tries, status; /* begun; of the last answer, 0 = there was none */
+    struct str error;
+    struct store_webhook hook; /* of delivery_take: id, url, secret and headers */
+};
+struct store_delivery_end {
+    int64_t no;
+    int tries;                 /* as taken: a later try makes this end void */
+    enum delivery_state state; /* waiting: once more, after delay_us; delivered; failed */
+    int64_t delay_us;
+    int status;
+    struct str error;
+    bool gone; /* the receiver wants no more: the webhook is disabled */
+    int64_t
+        patience_us; /* so is one that has failed for this long; 0 = never; -1: this end says nothing of the receiver */
+};
+
 struct store_ops {
     const char *name; /* "sqlite", "postgresql" */
     void (*free)(struct store *);
@@ -213,6 +321,10 @@ struct store_ops {
     suspends int (*check)(struct store *, struct err *);
     /* Applies the migrations that are missing, under a lock. *applied: how many. */
     suspends int (*migrate)(struct store *, int *applied, struct err *);
+    /* What a worker that ends does with its connections to a server; NULL where there are none. See store_drain(). */
+    void (*drain)(struct store *);
+    void (*cancel)(struct store *);
+    bool (*leave)(struct store *);
 
     suspends int (*collection_create)(struct store *, struct arena *, const struct store_collection *in,
                                       struct store_collection *out, struct err *);
@@ -266,7 +378,7 @@ struct store_ops {
     /* A new job for a document as it is; ERR_BUSY while one is queued or running. */
     suspends int (*document_reprocess)(struct store *, struct arena *, const struct uuid *, struct store_job *job,
                                        struct err *);
-    /* Numbers (`no`) of the documents of a collection that match; sorted ascending. */
+    /* Numbers (`no`) of the documents of a collection that match (filter NULL: all); sorted ascending. */
     suspends int (*document_match)(struct store *, struct arena *, const struct uuid *collection, const struct filter *,
                                    int64_t **out, size_t *n, struct err *);
     /* Removes up to `max` matching documents; *left: how many remain. */
@@ -275,13 +387,68 @@ struct store_ops {
     suspends int (*document_count_matching)(struct store *, const struct uuid *collection, const struct filter *,
                                             int64_t *n, struct err *);
 
-    /* Every chunk of the collection that holds at least one of the terms, in ascending order of `no`. */
+    /* Every chunk of the collection that holds at least one of the terms, in ascending order of `no`. A chunk that holds
+     * none but such for which `optional` (n flags, or NULL) is set may be left out. */
     suspends int (*search_candidates)(struct store *, struct arena *, const struct store_collection *,
-                                      const struct str *terms, size_t n, size_t max, struct store_candidates *out,
-                                      struct err *);
+                                      const struct str *terms, const bool *optional, size_t n, size_t max,
+                                      struct store_candidates *out, struct err *);
+    /* How many chunks of the collection hold each term; *known false: not now. The op is NULL where counting costs as
+     * much as finding. */
+    suspends int (*search_counts)(struct store *, const struct store_collection *, const struct str *terms, size_t n,
+                                  int64_t *counts, bool *known, struct err *);
     /* Chunks by number with their documents, in the order asked for; a number that is gone leaves a zero `no`. */
     suspends int (*search_fetch)(struct store *, struct arena *, const int64_t *nos, size_t n,
                                  struct store_chunk *chunks, struct store_document *documents, struct err *);
+
+    /* Documents by number, in the order asked for; one that is gone leaves a zero `no`. At most 1,000. */
+    suspends int (*documents_by_no)(struct store *, struct arena *, const int64_t *nos, size_t n,
+                                    struct store_document *out, struct err *);
+    /* The document's text from byte `from` on, at most `n` bytes: for the context of chunks. Shorter at its end. */
+    suspends int (*document_span)(struct store *, struct arena *, int64_t document_no, int64_t from, size_t n,
+                                  struct str *out, struct err *);
+
+    /* The first model of a collection, or the length of its vectors if that was unknown; with the first, the outbox is
+     * told to put the documents that came before. Nothing when it has this model already; ERR_CONFLICT when it has
+     * another, naming the command that cures it. */
+    suspends int (*collection_set_embedder)(struct store *, const struct uuid *, struct str model, int dim,
+                                            struct err *);
+    /* A generation beside the one that is searched: the one under way if it is of this model, else a new one. ERR_CONFLICT
+     * while one of another model is under way. */
+    suspends int (*shadow_begin)(struct store *, struct arena *, const struct uuid *, struct str model, int dim,
+                                 struct store_collection *out, struct err *);
+    /* It is complete. ERR_CONFLICT when it is not the shadow any more. */
+    suspends int (*shadow_built)(struct store *, const struct uuid *, int64_t generation, struct err *);
+    /* One transaction: searches use the complete shadow, or the previous generation, from now on. What was searched
+     * becomes the previous one, and the one before that is dropped. The outbox is told of the whole space, with no
+     * document: to describe it, or, of the previous generation, to put it. ERR_CONFLICT: it is neither, or not complete. */
+    suspends int (*generation_flip)(struct store *, struct arena *, const struct uuid *, int64_t generation,
+                                    struct store_collection *out, struct err *);
+    /* Forgets the shadow or the previous generation. ERR_CONFLICT: it is neither. */
+    suspends int (*generation_drop)(struct store *, const struct uuid *, int64_t generation, struct err *);
+
+    /* Vectors by the hash of what they were made from: out[i] has *dim floats, or is NULL. *dim 0: that of the first one
+     * found; those of another length count as absent. At most 1,000. */
+    suspends int (*embeddings_get)(struct store *, struct arena *, struct str model, int *dim,
+                                   const struct sha256 *chunks, size_t n, const float **out, struct err *);
+    suspends int (*embeddings_put)(struct store *, struct str model, int dim, const struct sha256 *chunks, size_t n,
+                                   const float *v, struct err *);
+    /* Looks at the next `max` vectors after *cursor (zero: from the start; zero again when the end was reached) and removes
+     * those that nobody has touched for a day and no chunk, or no collection, refers to. */
+    suspends int (*embeddings_sweep)(struct store *, struct sha256 *cursor, int max, int64_t *removed, struct err *);
+    /* The vectors of a document's chunks are wanted, from now on. */
+    suspends int (*document_embedded)(struct store *, int64_t document_no, struct err *);
+
+    /* The oldest entries that are due, which nobody else gets until now + lease, or up to 32 times as long
+     * after some tries; each counts a try. */
+    suspends int (*outbox_take)(struct store *, struct arena *, int64_t lease_us, int max, struct store_outbox **out,
+                                size_t *n, struct err *);
+    /* They are no more; those that changed what a search finds raise the revision of their collection. */
+    suspends int (*outbox_done)(struct store *, const int64_t *nos, size_t n, struct err *);
+    suspends int (*outbox_add)(struct store *, const struct store_outbox *in, size_t n, struct err *);
+    suspends int (*outbox_count)(struct store *, int64_t *n, struct err *);
+    /* Of the entries that are due in more than a lease, at most `max`, the soonest first, wait for no longer than one since
+     * their last try. *n: how many. They keep their tries. */
+    suspends int (*outbox_hasten)(struct store *, int64_t lease_us, int max, int64_t *n, struct err *);
 
     suspends int (*job_create)(struct store *, struct arena *, struct str type, const struct uuid *collection,
                                struct str payload, struct store_job *out, struct err *);
@@ -295,6 +462,9 @@ struct store_ops {
                               struct err *); /* failed or cancelled only */
     suspends int (*job_counts)(struct store *, int64_t counts[JOB_STATE_COUNT], struct err *);
 
+    /* Leases one certain queued job, as job_lease does. ERR_CONFLICT: somebody else has it, or it is over. */
+    suspends int (*job_claim)(struct store *, struct arena *, const struct uuid *job, const struct uuid *owner,
+                              int64_t lease_us, struct store_job *out, struct err *);
     /* The oldest job that is due, now leased to `owner` until now + lease: queued ones, and running ones whose lease has
      * run out. `attempts` counts the tries begun, this one included; job_put_back without count_attempt takes it off.
      * *found = false: none. A job out of attempts is failed by the taker (jobs/). */
@@ -307,15 +477,62 @@ struct store_ops {
                               struct err *);
     suspends int (*job_commit_index)(struct store *, const struct uuid *job, const struct uuid *owner,
                                      const struct store_index_commit *, struct err *);
+    /* JOB_succeeded makes its document ready, if it has one. */
     suspends int (*job_finish)(struct store *, const struct uuid *job, const struct uuid *owner, enum job_state state,
                                struct str code, struct str stage, struct str message, int page, struct err *);
     suspends int (*job_put_back)(struct store *, const struct uuid *job, const struct uuid *owner, int64_t delay_us,
                                  bool count_attempt, struct str code, struct str stage, struct str message,
                                  struct err *);
 
+    /* ERR_QUOTA when there are `max` of them already. */
+    suspends int (*webhook_create)(struct store *, struct arena *, const struct store_webhook *in, int64_t max,
+                                   struct store_webhook *out, struct err *);
+    suspends int (*webhook_get)(struct store *, struct arena *, const struct uuid *, struct store_webhook *out,
+                                struct err *);
+    suspends int (*webhook_list)(struct store *, struct arena *, const struct store_page *, struct store_webhook **out,
+                                 size_t *n, bool *more, struct err *);
+    suspends int (*webhook_patch)(struct store *, struct arena *, const struct uuid *,
+                                  const struct store_webhook_patch *, int64_t if_version, struct store_webhook *out,
+                                  struct err *);
+    /* With its deliveries. */
+    suspends int (*webhook_delete)(struct store *, const struct uuid *, int64_t if_version, struct err *);
+
+    /* One more, of no job: only type and data of `in` count. ERR_CONFLICT when the webhook is disabled. */
+    suspends int (*delivery_create)(struct store *, struct arena *, const struct uuid *webhook,
+                                    const struct store_delivery *in, struct store_delivery *out, struct err *);
+    /* Newest first, those before delivery `after` (NULL: all). */
+    suspends int (*delivery_list)(struct store *, struct arena *, const struct uuid *webhook, const struct uuid *after,
+                                  int limit, struct store_delivery **out, size_t *n, bool *more, struct err *);
+    /* Up to `max` that are due, which nobody else gets until now + lease; each counts a try. Of no webhook are more than
+     * `each` under way at once; those with the fewest come first. */
+    suspends int (*delivery_take)(struct store *, struct arena *, int64_t lease_us, int max, int each,
+                                  struct store_delivery **out, size_t *n, struct err *);
+    /* The end of a try. ERR_CONFLICT: another one is under way, or the delivery is gone. *disabled: its webhook was
+     * disabled for it; what waited for that has failed. */
+    suspends int (*delivery_end)(struct store *, const struct store_delivery_end *, bool *disabled, struct err *);
+    /* Removes up to `max` that are older than keep_us, whatever their state. */
+    suspends int (*delivery_sweep)(struct store *, int64_t keep_us, int max, int64_t *removed, struct err *);
+    suspends int (*delivery_counts)(struct store *, int64_t counts[DELIVERY_STATE_COUNT], struct err *);
+
     /* `fn(arg)` is called, from the loop, when a process of another machine may have queued a job. The op is
      * NULL where there are no such machines. `fn` NULL: nobody is told any more. */
     void (*on_job)(struct store *, void (*fn)(void *arg), void *arg);
+
+    /* ERR_NAME_TAKEN; ERR_QUOTA when there are `max` already. Sets never change. */
+    suspends int (*eval_set_create)(struct store *, struct arena *, const struct store_eval_set *in, int64_t max,
+                                    struct store_eval_set *out, struct err *);
+    /* By id; by name where it is NULL. */
+    suspends int (*eval_set_get)(struct store *, struct arena *, const struct uuid *, struct str name,
+                                 struct store_eval_set *out, struct err *);
+    suspends int (*eval_set_list)(struct store *, struct arena *, const struct store_page *,
+                                  struct store_eval_set **out, size_t *n, bool *more, struct err *);
+    suspends int (*eval_set_delete)(struct store *, const struct uuid *, struct err *); /* and its results */
+    /* What a job found with a set: a JSON object, which takes the place of what an earlier try wrote. Of each set the
+     * newest `keep` results are kept. ERR_NOT_FOUND: there is no such set any more; no such result. */
+    suspends int (*eval_result_put)(struct store *, const struct uuid *job, const struct uuid *set, struct str result,
+                                    int keep, struct err *);
+    suspends int (*eval_result_get)(struct store *, struct arena *, const struct uuid *job, struct str *result,
+                                    struct err *);
 
     /* Inserts the key as running: *mine = true; or gives what is there. Rows older than 24 h count as absent. */
     suspends int (*idempotency_begin)(struct store *, struct arena *, const struct store_idempotency *in, bool *mine,
@@ -328,14 +545,27 @@ struct store {
     const struct store_ops *ops;
 };
 
+/* What store_open() would say about database.url. */
+must_use int store_check(const struct config *cfg, struct err *e);
 /* Opens the product that database.url names. Connects lazily: a database that is down is no error here, a URL that
  * makes no sense is (ERR_VALIDATION). The store lives as long as its worker. Embedded databases are migrated. */
 suspends must_use int store_open(const struct config *cfg, struct store **out, struct err *e);
+/* The same for a process that must not change the schema, and uses only what is there: an error when the database does not
+ * answer, or has not the schema of this release. */
+suspends must_use int store_open_unchanged(const struct config *cfg, struct store **out, struct err *e);
 void store_close(struct store *s); /* NULL accepted */
+/* The steps before that: lets go of what is not in use; cancels what still runs; and, when nothing is in hand any more,
+ * takes leave: true when that is done. NULL accepted. */
+void store_drain(struct store *s);
+void store_cancel(struct store *s);
+bool store_leave(struct store *s);
 
-/* The verbs: store_document_get(s, …) is s->ops->document_get(s, …), counted in the statistics. */
-#define STORE_CALL(s, verb, ...) ((s)->ops->verb((s), ##__VA_ARGS__))
+/* The verbs: STORE_CALL(s, document_get, …) is s->ops->document_get(s, …), and the request in whose fiber it is called
+ * says so, should its worker die or hang. */
+#define STORE_CALL(s, verb, ...) (store_asked(#verb), (s)->ops->verb((s), ##__VA_ARGS__))
+void store_asked(const char *verb);
 
 extern const struct store_ops store_sqlite_ops, store_pg_ops;
-suspends must_use int store_sqlite_open(const struct config *cfg, const char *path, struct store **out, struct err *e);
-suspends must_use int store_pg_open(const struct config *cfg, struct store **out, struct err *e);
+suspends must_use int store_sqlite_open(const struct config *cfg, const char *path, bool unchanged, struct store **out,
+                                        struct err *e);
+suspends must_use int store_pg_open(const struct config *cfg, bool unchanged, struct store **out, struct err *e);

@@ -1,0 +1,54 @@
+#include "master/recycle.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "master/master.h"
+
+/* Those that still drain count: their memory is not given back yet. */
+static int under_way(const struct master *m)
+{
+    int n = 0;
+    crew_for_each (w, &m->crew)
+        n += w->pid && w->recycle != RECYCLE_none;
+    return n;
+}
+
+/* A worker that is too large as soon as it has booted would be replaced without end. */
+static bool too_soon(const struct slot *s, const struct worker *w, enum recycle why, int64_t now)
+{
+    return why == RECYCLE_rss && now - atomic_load(&s->ready_ns) < w->uptime_ms * MS;
+}
+
+static void take_up(struct master *m, struct worker *w, int64_t now)
+{
+    const struct slot *s = &m->sb->slot[w->slot];
+    int why = atomic_load(&s->recycle);
+    if (why <= RECYCLE_none || why >= RECYCLE_COUNT || too_soon(s, w, (enum recycle)why, now))
+        return;
+    w->recycle = (enum recycle)why;
+    log_info("worker %u (%s, pid %d) asks to be replaced: %s; age %.1f s, %lld MB", w->slot, role_name(w->role),
+             (int)w->pid, recycle_name(w->recycle), (double)(now - w->fork_ns) / SEC, (long long)s->rss_kb / 1024);
+}
+
+static void release_if_spare(struct master *m, struct worker *w)
+{
+    if (crew_count(m, m->gen, w->role, true) <= m->gen->target[w->role])
+        return;
+    log_info("worker %u (%s, pid %d) is replaced and drains", w->slot, role_name(w->role), (int)w->pid);
+    atomic_fetch_add(&m->sb->recycled[w->role][w->recycle], 1);
+    crew_drain(m, w);
+}
+
+void recycle_tick(struct master *m, int64_t now)
+{
+    int n = under_way(m);
+    crew_for_each (w, &m->crew) {
+        if (w->gen != m->gen || !crew_ready(m, w))
+            continue;
+        if (w->recycle != RECYCLE_none) {
+            release_if_spare(m, w);
+        } else if (n < m->gen->cfg->server_max_recycling) {
+            take_up(m, w, now);
+            n += w->recycle != RECYCLE_none;
+        }
+    }
+}

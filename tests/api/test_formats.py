@@ -1,0 +1,177 @@
+"""Files as users send them, through the whole server: what is read of them, and what becomes of those that cannot be."""
+
+import os
+import re
+import resource
+import signal
+import zipfile
+from io import BytesIO
+
+import pytest
+
+import pdf
+from ragdtest import BIN, Ragd, alive, children_of, wait_for
+from apitest import Api
+
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/"
+FAULT = "application/x-ragd-fault"
+
+
+def container(parts):
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, text in parts.items():
+            z.writestr(name, text)
+    return out.getvalue()
+
+
+def docx(*paragraphs):
+    body = "".join(f"<w:p><w:r><w:t>{p}</w:t></w:r></w:p>" for p in paragraphs)
+    return container({
+        "[Content_Types].xml": "<Types><Override ContentType='application/vnd.openxmlformats-officedocument."
+                               "wordprocessingml.document.main+xml'/></Types>",
+        "_rels/.rels": f"<R><Relationship Id='a' Type='{OFFICE}officeDocument' Target='word/document.xml'/></R>",
+        "word/document.xml": f"<w:document xmlns:w='w'><w:body>{body}</w:body></w:document>",
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def caged():
+    """A server with tight limits, in which documents may ask for faults."""
+    config = {
+        "debug": {"faults": True},
+        "ingest": {"cage_memory": "64M", "cage_cpu": "1s", "cage_timeout": "10s", "cage_output": "1M", "workers": 1,
+                   "retry_delay": "100ms"},
+    }
+    with Ragd(config) as server:
+        yield Api(server)
+
+
+def sent(api, collection, name, content, kind="application/octet-stream"):
+    response = api.upload(collection, name, content, kind)
+    assert response.status_code == 202, response.text
+    return api.settled(response.json()["document"])
+
+
+def test_office_document_by_its_content(api, collection):
+    document = sent(api, collection, "misnamed.pdf", docx("The anemometer is on the roof.", "Oil it in May."))
+    assert document["status"] == "ready" and "wordprocessingml" in document["mime"], document
+    (hit,) = api.search("anemometer", collection)["hits"]
+    assert hit["text"].startswith("The anemometer is on the roof.")
+
+
+def test_pdf_with_pages(api, collection):
+    file = pdf.Pdf()
+    file.text_page(["The first page is about kettles."])
+    file.text_page(["The second page is about", "anemometers (and more)."], ["• wind", "speed"])
+    document = sent(api, collection, "guide", file.bytes("Roof & tools"))
+    assert document["status"] == "ready" and document["mime"] == "application/pdf", document
+    assert document["pages"] == 2 and document["title"] == "Roof & tools"
+    hit = api.search("anemometers", collection)["hits"][0]
+    assert "The second page is about anemometers (and more)." in hit["text"]
+
+
+@pytest.mark.parametrize(
+    "content, code, says",
+    [
+        (pdf.encrypted(), "encrypted", "password"),
+        (pdf.scanned(3), "no_text", "3 pages"),
+        (pdf.scanned()[:300], "invalid_file", "damaged"),
+        (docx("x" * 5_000_000), "invalid_file", "unfolds"),
+        (docx("text")[:-30], "invalid_file", "damaged"),
+        (docx("<!DOCTYPE"), "invalid_file", "word/document.xml"),
+    ],
+    ids=["encrypted", "scanned", "cut-pdf", "bomb", "cut-zip", "broken-xml"],
+)
+def test_refused_for_good(api, collection, content, code, says):
+    document = sent(api, collection, "file", content)
+    assert document["status"] == "failed", document
+    error = document["last_error"]
+    assert error["code"] == code and error["stage"] == "extract" and says in error["message"], error
+
+
+ENDS = {
+    "crash": (b"crash", FAULT, "parser_crashed"),
+    "leave": (b"leave", FAULT, "parser_crashed"),
+    "disown": (b"disown", FAULT, "parser_crashed"),
+    "spin": (b"spin", FAULT, "parser_timeout"),
+    "eat": (b"eat", FAULT, "parser_memory"),
+    "pdf-bomb": (pdf.bomb(b"q Q\n"), "application/pdf", "parser_timeout"),
+    "too-large": (b"words \n" * 300_000, "text/plain", "too_large"),
+}
+if "asan" in BIN:  # whose shadow is beyond every limit of memory
+    del ENDS["eat"]
+
+
+@pytest.mark.parametrize("content, kind, code", ENDS.values(), ids=ENDS.keys())
+def test_a_reader_that_fails_does_so_alone(caged, content, kind, code):
+    collection = caged.collection()
+    document = sent(caged, collection, "file", content, kind)
+    assert document["status"] == "failed", document
+    error = document["last_error"]
+    assert error["code"] == code and error["stage"] == "extract", error
+    assert error.get("page") == (3 if kind == FAULT else None), error
+    job = caged.get("/api/v1/jobs", params={"document": document["id"]}).json()["data"][0]
+    assert job["attempts"] == 1, job  # another try would end the same way
+    assert sent(caged, collection, "after.md", b"# Still here")["status"] == "ready"
+
+
+def cage_counts(ragd, what):
+    text = ragd.get("/metrics").text
+    return {m[1]: float(m[2]) for m in re.finditer(rf"^ragd_cage_{what}{{(.*)}} (.*)$", text, re.M)}
+
+
+def test_metrics(caged):
+    collection = caged.collection()
+    names = {'format="csv",outcome="ok"', 'format="csv",outcome="refused"', 'format="other",outcome="crashed"'}
+    before = cage_counts(caged, "documents_total")
+    sent(caged, collection, "a.csv", b"Name,City\nAda,London\n")
+    sent(caged, collection, "empty.csv", b" ")
+    sent(caged, collection, "file", b"crash", FAULT)
+    after = cage_counts(caged, "documents_total")
+    assert {n for n in after if after[n] != before.get(n, 0)} == names, after
+    assert all(after[n] == before.get(n, 0) + 1 for n in names), after
+    assert cage_counts(caged, "seconds_total")['format="csv"'] > 0
+    assert "\nragd_cages_running 0\n" in caged.get("/metrics").text
+
+
+def broker_of(server):
+    """The one for text that is UTF-8."""
+    for child in [child for worker in server.workers() for child in children_of(worker)]:
+        with open(f"/proc/{child}/cmdline", "rb") as f:
+            if f.read().rstrip(b"\0") == b"ragd: cage broker":
+                return child
+    return None
+
+
+def test_a_cage_that_cannot_be_closed_counts_as_a_try(caged):
+    """Whatever the reason, and be it the document's size: it is not tried for ever."""
+    collection = caged.collection()
+    assert sent(caged, collection, "a.md", b"one")["status"] == "ready"
+    broker = broker_of(caged.server)
+    resource.prlimit(broker, resource.RLIMIT_NOFILE, (9, 9))  # no room for the descriptors of a cage
+    document = sent(caged, collection, "b.md", b"two")
+    os.kill(broker, signal.SIGKILL)
+    assert document["status"] == "failed", document
+    error = document["last_error"]
+    assert error["code"] == "sandbox_failed" and error["stage"] == "extract", error
+    job = caged.get("/api/v1/jobs", params={"document": document["id"]}).json()["data"][0]
+    assert job["attempts"] == 3, job
+    assert sent(caged, collection, "c.md", b"three")["status"] == "ready"
+
+
+def test_broker_comes_back_and_ends_with_its_worker(caged):
+    server = caged.server
+    collection = caged.collection()
+    assert sent(caged, collection, "a.md", b"one")["status"] == "ready"
+    first = broker_of(server)
+    os.kill(first, signal.SIGKILL)
+    assert sent(caged, collection, "b.md", b"two")["status"] == "ready"
+    second = broker_of(server)
+    assert second not in (None, first)
+    with open(f"/proc/{second}/environ", "rb") as f:
+        assert b"=" not in f.read()  # nothing to inherit
+    parent = next(w for w in server.workers() if second in children_of(w))
+    os.kill(parent, signal.SIGKILL)
+    wait_for(lambda: not alive(second), "the broker to end with its worker")
+    assert sent(caged, collection, "c.md", b"three")["status"] == "ready"

@@ -1,0 +1,87 @@
+"""What decides which vectors a collection has: the model, and what else changes them; and the sections around what they find."""
+
+import pytest
+
+import openai_server
+from apitest import Api
+from ragdtest import Ragd, wait_for
+
+
+@pytest.fixture(scope="module")
+def model():
+    with openai_server.running(dimension=48) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request, model):
+    """Of a server with an embedder, on each of the databases."""
+    config = {"server": {"workers": 1}, "embedding": {"url": model.url, "model": "test"}, "search": {"vector_timeout": "60s"}}
+    if request.param == "postgresql":
+        config["database"] = {"url": request.getfixturevalue("postgres").new_database(), "auto_migrate": True}
+    return config
+
+
+def search(api, collection, query):
+    return api.search(query, collection, mode="hybrid")
+
+
+def restart(ragd, **sections):
+    assert ragd.stop() == 0
+    ragd.write_config(sections)
+    return Api(ragd.start())
+
+
+def test_another_document_prefix_is_another_model(settings, model):
+    with Ragd(settings) as ragd:
+        api = Api(ragd)
+        c = api.collection()
+        api.ready(c, "Descale the kettle with citric acid.")
+        assert search(api, c, "kettle")["degraded"] == []
+        api = restart(ragd, embedding={"document_prefix": "passage: "})
+        # what is there was made without the prefix: it is not compared with what comes, and nobody is told otherwise
+        assert search(api, c, "kettle")["degraded"] == ["vectors"]
+        late = api.settled(api.add(c, "Green tea wants water of 80 degrees.")["document"])
+        assert late["status"] == "failed" and late["last_error"]["code"] == "embedder_mismatch"
+        assert f"ragd reindex {c['name']}" in late["last_error"]["message"]
+        assert 'document_prefix "passage: "' in late["last_error"]["message"]
+        embedded = model.state()["inputs"]
+        job = api.post("/api/v1/admin/reindex", json={"collections": [c["name"]], "embedder": "test"})
+        assert api.job_over(job.json())["result"] == {"collections": 1, "promoted": True}
+        assert api.settled(late)["status"] == "ready"
+        assert model.state()["inputs"] == embedded + 3  # a question for the length, and both again, with the prefix
+        assert all(text.startswith("passage: ") for text in model.state()["last"]["input"])
+        assert api.get(f"/api/v1/collections/{c['id']}").json()["embedder"]["name"] == 'test (document_prefix "passage: ")'
+        assert search(api, c, "kettle")["degraded"] == []
+        # and back to what is kept of the model without it
+        api = restart(ragd, embedding={"document_prefix": None})
+        assert search(api, c, "kettle")["degraded"] == ["vectors"]
+        rolled = api.post("/api/v1/admin/generations/1/rollback", json={"collection": c["id"]})
+        assert rolled.status_code in (200, 202), rolled.text
+        wait_for(lambda: search(api, c, "kettle")["degraded"] == [], "what came since to be embedded again")
+
+
+def test_hits_carry_the_section_they_were_cut_from(settings):
+    with Ragd(settings) as ragd:
+        api = Api(ragd)
+        chunking = {"type": "parent_child", "max_tokens": 16, "parent_tokens": 64}
+        c = api.collection(chunking=chunking)
+        text = " ".join(f"Grüße {i}: the tide turns at the {i}th pier of Köln." for i in range(60))
+        document = api.ready(c, text)
+        chunks = {k["id"]: k for k in api.get(f"/api/v1/documents/{document['id']}/chunks?limit=100").json()["data"]}
+        parents = {k["parent"]["char_start"] for k in chunks.values()}
+        assert 2 < len(parents) < len(chunks) / 2
+        for mode in ("lexical", "vector", "hybrid"):
+            for context in ({}, {"context": {"before": 1, "after": 1}}):  # who asks for neighbours gets the section, too
+                hits = api.search("31th pier", c, mode=mode, **context)["hits"]
+                assert len(hits) == 10
+                for hit in hits:
+                    parent = chunks[hit["chunk_id"]]["parent"]
+                    section = text[parent["char_start"] : parent["char_end"]]
+                    assert hit["context"]["before"] + hit["text"] + hit["context"]["after"] == section, (mode, hit)
+                    assert hit["text"] == text[hit["span"]["char_start"] : hit["span"]["char_end"]]
+                assert mode == "vector" or "31th" in hits[0]["text"]
+        # without sections there is no context that nobody asked for
+        plain = api.collection(chunking={"type": "static", "max_tokens": 16, "overlap": 0})
+        api.ready(plain, text)
+        assert all("context" not in hit for hit in api.search("31th pier", plain)["hits"])

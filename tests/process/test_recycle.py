@@ -1,0 +1,165 @@
+"""Recycling: a worker that asks for it is replaced without a request noticing, and never before its replacement serves."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+from ragdtest import Ragd, alive, wait_for
+from upgrades import Server, upgrade
+from watch import ready
+
+
+class Watch:
+    """Reads the status over and over until the end of the block: `ready` the fewest http workers READY at once, `most`
+    the most http processes."""
+
+    def __init__(self, r):
+        self.r = r
+        self.done = threading.Event()
+        self.ready, self.most, self.samples, self.error = 10**6, 0, 0, None
+
+    def run(self):
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(30)
+                s.connect(str(self.r.control))
+                lines = s.makefile("rb")
+                while not self.done.wait(0.005):
+                    s.sendall(b'{"cmd":"status"}\n')
+                    workers = [w for w in json.loads(lines.readline())["workers"] if w["role"] == "http"]
+                    self.ready = min(self.ready, sum(w["state"] == "READY" for w in workers))
+                    self.most = max(self.most, sum(w["pid"] != 0 for w in workers))
+                    self.samples += 1
+        except Exception as e:  # told in the test's own thread
+            self.error = e
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.done.set()
+        self.thread.join()
+        assert self.error is None, self.error
+
+
+def recycled(r, reason, role="http"):
+    line = f'ragd_worker_recycled_total{{role="{role}",reason="{reason}"}} '
+    return next(int(x[len(line):]) for x in r.get("/metrics").text.splitlines() if x.startswith(line))  # fmt: skip
+
+
+def asks(r, requests=60):
+    for _ in range(requests):
+        r.get("/livez")
+    return r.wait_log("asks to be replaced")
+
+
+def test_old_workers_are_replaced_one_after_the_other():
+    with Ragd({"server": {"max_lifetime": "2s"}}) as r:
+        first = r.workers()
+        wait_for(lambda: recycled(r, "lifetime") and recycled(r, "lifetime", "ingest"), r.log)
+        wait_for(lambda: not any(alive(p) for p in first), "the first workers to leave")
+
+
+def test_a_worker_that_grows_is_replaced():
+    """The limit is set while it runs: how large a worker is depends on the build."""
+    with Ragd({"server": {"min_uptime": "0s"}}) as r:
+        (first,) = ready(r)
+        size = wait_for(lambda: max(w["rss_kb"] for w in r.status()["workers"]), "the workers to know their size")
+        r.write_config({"server": {"max_rss": f"{size // 1024 + 64}M"}})
+        assert r.cli("reload").returncode == 0
+        assert ready(r) == [first] and recycled(r, "rss") == 0
+        assert r.get("/debug/leak?mb=96").status_code == 200
+        wait_for(lambda: recycled(r, "rss") == 1, r.log)
+        r.hang_up()
+        wait_for(lambda: not alive(first), "the large one to leave")
+        (second,) = ready(r)
+        assert second != first
+
+
+def test_a_worker_that_is_too_large_from_the_start_is_not_replaced_without_end():
+    with Ragd({"server": {"max_rss": "1M", "min_uptime": "1h", "watchdog_timeout": "2s"}}) as r:
+        before = ready(r) + ready(r, "ingest")
+        wait_for(lambda: all(w["rss_kb"] > 1024 for w in r.status()["workers"]), "the workers to have measured themselves")
+        time.sleep(1)  # several beats, after each of which they might ask
+        assert ready(r) + ready(r, "ingest") == before
+
+
+def test_the_old_worker_stays_while_its_replacement_cannot_boot():
+    r = Ragd({"server": {"max_requests": 20}})
+    fault = r.dir / "fault"
+    r.env["RAGD_FAULT_BOOT"] = f"@{fault}"
+    with r:
+        before = ready(r)
+        r.write_config({"server": {"boot_timeout": "300ms"}})  # only of those that hang: who is there stays
+        assert r.cli("reload").returncode == 0 and ready(r) == before
+        fault.write_text("hang")
+        for _ in range(30):
+            assert r.get("/livez").status_code == 200
+        for _ in range(2):
+            since = len(r.log())
+            r.wait_log("is not ready after", since=since)
+            assert ready(r) == before and r.get("/livez").status_code == 200
+        r.write_config({"server": {"boot_timeout": None}})
+        assert r.cli("reload").returncode == 0
+        fault.unlink()
+        wait_for(lambda: ready(r) and ready(r) != before and not alive(before[0]), lambda: r.log())
+
+
+def test_a_worker_that_dies_while_it_is_being_replaced():
+    with Ragd({"server": {"max_requests": 20}}, env={"RAGD_FAULT_BOOT": "delay:1000"}) as r:
+        victim = ready(r)[0]
+        asks(r, 30)
+        os.kill(victim, signal.SIGKILL)
+        assert "already replaced" in r.wait_log(f"pid {victim}) died")
+        wait_for(lambda: len(ready(r)) == 1, "the replacement")
+        assert len(r.workers()) == 2
+
+
+def test_a_reload_replaces_also_those_that_asked():
+    with Ragd({"server": {"workers": 2, "max_requests": 20}}, env={"RAGD_FAULT_BOOT": "delay:500"}) as r:
+        before = r.workers()
+        asks(r)
+        r.send(signal.SIGHUP)
+        r.wait_log("reloaded in")
+        wait_for(lambda: not any(alive(p) for p in before), "the old workers to leave")
+        wait_for(lambda: len(ready(r)) == 2 and len(r.workers()) == 3, lambda: r.log())
+
+
+def test_fewer_workers_while_one_is_being_replaced():
+    with Ragd({"server": {"workers": 2, "max_requests": 20}}, env={"RAGD_FAULT_BOOT": "delay:1000"}) as r:
+        asks(r)
+        r.send(signal.SIGTTOU)
+        r.wait_log("1 http workers from now on")
+        wait_for(lambda: len(r.workers()) == 2 and len(ready(r)) == 1, lambda: r.log())
+        assert r.get("/livez").status_code == 200
+        assert "died" not in r.log()
+
+
+def test_a_stop_while_one_is_being_replaced():
+    with Ragd({"server": {"max_requests": 20}}, env={"RAGD_FAULT_BOOT": "delay:1000"}) as r:
+        asks(r)
+        assert r.stop() == 0
+
+
+def test_parking_while_one_is_being_replaced():
+    with Ragd({"server": {"max_requests": 20}}, env={"RAGD_FAULT_BOOT": "delay:500"}) as r:
+        asks(r)
+        r.send(signal.SIGWINCH)
+        wait_for(lambda: not r.workers(), "the workers to leave")
+        r.send(signal.SIGTTIN)
+        wait_for(lambda: len(ready(r)) == 1 and len(r.workers()) == 2, lambda: r.log())
+
+
+def test_a_rollback_window_does_not_keep_workers_from_it():
+    with Server({"server": {"rollback_window": "60s", "max_requests": 20}}) as r:
+        upgrade(r)
+        old = ready(r)
+        for _ in range(30):
+            assert r.get("/livez").status_code == 200
+        wait_for(lambda: len(ready(r)) == 1 and ready(r) != old, "another worker")
+        assert r.status()["phase"] == "UPGRADING"

@@ -1,0 +1,133 @@
+"""After an upgrade, within server.rollback_window: the way back, by itself and on request."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from load import Load
+from ragdtest import alive, fetch, in_flight, report, wait_for
+from upgrades import Manager, Pidfile, Server, reloads, upgrade
+from watch import sleeps
+
+
+def test_a_new_master_that_dies_in_the_window_is_replaced_by_the_old_one():
+    r = Server({"server": {"workers": 2, "rollback_window": "60s"}})
+    with Manager(r) as manager, r:
+        with Load(r) as load, Pidfile(r) as pidfile:
+            new = upgrade(r)
+            assert (r.dir / "ragd.pid.oldbin").read_text() == f"{r.pid}\n"
+            wait_for(lambda: r.workers() == [new], lambda: f"only the new master below the old one: {r.workers()}")
+            load.more(100)
+            begin = time.monotonic()
+            os.kill(new, signal.SIGKILL)
+            wait_for(lambda: new not in r.workers() and len(r.workers()) == 3, "the old workers to come back")
+            report("workers back after the new master was killed", f"{(time.monotonic() - begin) * 1000:.0f} ms")
+            took_back = manager.index(r.pid, f"MAINPID={r.pid}", manager.index(r.pid, f"MAINPID={new}"))
+            manager.index(r.pid, "READY=1\n", took_back)
+            load.more(300)
+        assert load.errors == 0, load
+        assert pidfile.wrong == [] and int(r.pidfile.read_text()) == r.pid == r.server()
+        assert not (r.dir / "ragd.pid.oldbin").exists()
+        status = r.status()
+        assert status["phase"] == "IDLE" and "signal 9" in status["upgrades"]["last"]["reason"]
+        upgrade(r)
+
+
+def test_rollback_on_request():
+    r = Server({"server": {"workers": 2, "rollback_window": "60s"}})
+    path = r.dir / "http.sock"
+    r.write_config({"server": {"bind": [f"127.0.0.1:{r.port}", f"unix:{path}"]}})
+    with Manager(r) as manager, r:
+        refused = r.cli("rollback")
+        assert refused.returncode == 1 and "nothing to roll back" in refused.stderr
+        with Load(r, f"unix:{path}") as load:
+            new = upgrade(r)
+            load.more(100)
+            assert r.status()["phase"] == "UPGRADING"
+            assert r.cli("reload").returncode == 1  # not now
+            os.kill(new, signal.SIGHUP)  # but this one is kept, for whoever stays
+            done = r.cli("rollback")
+            assert done.returncode == 0, done.stderr + r.log()
+            assert r.server() == r.pid == int(r.pidfile.read_text())
+            wait_for(lambda: not alive(new), "the new master to end")
+            load.more(100)
+            r.wait_log("reloaded in")
+        assert load.errors == 0, load
+        given_back = manager.index(new, f"MAINPID={r.pid}")
+        manager.index(r.pid, "READY=1\n", given_back)
+        wait_for(lambda: r.status()["phase"] == "IDLE", "the end of the reload")
+        assert reloads(r) == 1 and path.exists()
+        upgrade(r)
+
+
+def test_a_rollback_that_fails_changes_nothing():
+    r = Server({"server": {"rollback_window": "60s", "boot_timeout": "20s"}}, env={"RAGD_FAULT_BOOT": "delay:3000"})
+    with r:
+        r.write_config({"server": {"boot_timeout": "500ms"}})
+        assert r.cli("reload").returncode == 0  # the workers stay; another one would not be ready in time
+        r.release('RAGD_FAULT_BOOT= exec -a "$0" "$RAGD" "$@"')
+        with Load(r) as load:
+            new = upgrade(r)
+            done = r.cli("rollback")
+            assert done.returncode == 1 and "did not become ready" in done.stderr
+            load.more(100)
+        assert load.errors == 0, load
+        assert r.server() == new == int(r.pidfile.read_text())
+        assert r.status()["phase"] == "UPGRADING" and r.proc.poll() is None
+        wait_for(lambda: r.workers() == [new], lambda: f"the old workers to end: {r.workers()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_stop_in_the_window_ends_both(number):
+    with Server({"server": {"rollback_window": "60s"}}) as r:
+        new = upgrade(r)
+        os.kill(new, number)
+        assert r.wait_exit() == 0
+        wait_for(lambda: not r.processes(), lambda: f"{r.processes()} to end")
+        assert not r.pidfile.exists() and not r.control.exists()
+
+
+def test_stopping_the_old_one_ends_the_window():
+    with Server({"server": {"rollback_window": "60s"}}) as r:
+        new = upgrade(r)
+        os.kill(new, signal.SIGHUP)
+        r.wait_log("the reload follows it")
+        assert r.stop() == 0
+        r.wait_log("reloaded in")
+        wait_for(lambda: r.status()["phase"] == "IDLE", "the window to end")
+        assert r.server() == new and r.cli("rollback").returncode == 1
+        assert reloads(r) == 1
+
+
+@pytest.mark.parametrize("who", ["old", "new"])
+def test_a_master_that_leaves_sleeps_while_its_workers_drain(who):
+    """The other one ends their conversation meanwhile, which is no reason to wake up all the time."""
+    with Server({"server": {"rollback_window": "60s" if who == "new" else "0s"}}) as r:
+        leaving = upgrade(r) if who == "new" else r.pid
+        answers = []
+        request = threading.Thread(target=lambda: answers.append(fetch(r.url + "/debug/sleep?ms=4000")))
+        request.start()
+        wait_for(lambda: in_flight(r) == 1, "the request")
+        if who == "new":
+            assert r.cli("rollback").returncode == 0
+        else:
+            upgrade(r)
+        r.wait_log("leaving: another master is the server")
+        assert sleeps(leaving)
+        request.join()
+        assert answers == [200]
+
+
+def test_what_was_parked_before_the_upgrade_serves_after_the_rollback():
+    with Server({"server": {"rollback_window": "60s"}}) as r:
+        r.send(signal.SIGWINCH)
+        r.wait_log("parked: all workers leave")
+        upgrade(r)
+        assert fetch(r.url + "/livez") == 200
+        done = r.cli("rollback")
+        assert done.returncode == 0, done.stderr + r.log()
+        assert r.server() == r.pid and not r.status()["parked"]
+        assert fetch(r.url + "/livez") == 200
