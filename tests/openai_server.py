@@ -40,14 +40,19 @@ def words(text):
     return WORD.findall(text.lower())
 
 
+def buckets(word, dimension):
+    digest = hashlib.sha256(word.encode()).digest()
+    for i in range(BUCKETS):
+        at, sign = struct.unpack_from("<Ib", digest, 5 * i)
+        yield at % dimension, 1.0 if sign >= 0 else -1.0
+
+
 def embed(text, dimension):
     """Not of length 1, so that whoever needs that must see to it himself."""
     vector = [0.0] * dimension
     for word in words(text):
-        digest = hashlib.sha256(word.encode()).digest()
-        for i in range(BUCKETS):
-            at, sign = struct.unpack_from("<Ib", digest, 5 * i)
-            vector[at % dimension] += 1.0 if sign >= 0 else -1.0
+        for at, sign in buckets(word, dimension):
+            vector[at] += sign
     vector[0] += 0.01
     return vector
 

@@ -57,8 +57,11 @@ class Redis(Service):
 class Model(Service):
     """Embeddings and answers in OpenAI's wire format; ends with its standard input."""
 
+    dimension = 256
+
     def command(self):
-        return [sys.executable, str(ROOT / "tests" / "openai_server.py"), "--port", str(self.port), "--dimension", "256"]
+        program = str(ROOT / "tests" / "openai_server.py")
+        return [sys.executable, program, "--port", str(self.port), "--dimension", str(self.dimension)]
 
     @property
     def url(self):

@@ -22,12 +22,14 @@ import httpx
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
 
 from kills import kill_master, kill_worker  # noqa: E402
+from openai_server import buckets  # noqa: E402
 from ragdtest import Postgres, Ragd, report, wait_for  # noqa: E402
 from services import Model, Qdrant, Redis  # noqa: E402
 from soak import show  # noqa: E402
 from watch import Background  # noqa: E402
 
 COMMON = "ledger copper harbour quiet index lantern orbit meadow signal turbine velvet winter".split()
+COMMON_BUCKETS = {at for word in COMMON for at, _ in buckets(word, Model.dimension)}
 MODES = ["hybrid", "lexical", "vector"]
 AWAY = {502, 503, 504}  # said honestly: the answer cannot be given now
 
@@ -52,7 +54,13 @@ class Library(Background):
                 self.done.wait(0.02)
 
     def body(self):
-        word = f"zq{next(self.numbers)}x{self.rng.randrange(10**6)}"
+        """A text with a word that it alone has. Words that share a bucket of the model with a common one would not do: rightly,
+        others can be nearer to them than their own text."""
+        number = next(self.numbers)
+        alone = COMMON_BUCKETS
+        while not alone.isdisjoint(COMMON_BUCKETS):
+            word = f"zq{number}x{self.rng.randrange(10**6)}"
+            alone = {at for at, _ in buckets(word, Model.dimension)}
         return word, f"# {word}\n\n{' '.join(self.rng.choices(COMMON, k=8))} {word}.\n"
 
     def write(self, client):
