@@ -23,7 +23,10 @@ static const char settings[] = "PRAGMA busy_timeout = 0;"
                                "PRAGMA cache_size = -4096;"
                                "PRAGMA temp_store = MEMORY;"
                                "PRAGMA wal_autocheckpoint = 2000;"
-                               "PRAGMA journal_size_limit = 67108864;";
+                               "PRAGMA journal_size_limit = 67108864;"
+                               /* after temp_store, which drops what is temporary when it changes */
+                               "CREATE VIRTUAL TABLE IF NOT EXISTS temp.chunk_terms"
+                               " USING fts5vocab(main, chunk_index, row);";
 
 static void sqlite_free(struct store *s)
 {

@@ -296,30 +296,29 @@ suspends int sqlite_search_candidates(struct store *st, struct arena *a, const s
 
 /* ---- how frequent terms are ---- */
 
-static int count_term(struct sqlite *db, int64_t collection, struct str term, int64_t *count, bool *known,
-                      struct err *e)
+/* None are hidden: the index still counts those that are. */
+static int counts_are_known(struct sqlite *db, bool *known, struct err *e)
 {
-    char token[TOKEN_MAX];
     struct stmt *s = stmt_get(db, "SELECT 1 FROM hidden_chunks LIMIT 1");
     int rc = stmt_row(s, e);
-    if (rc > 0) /* which the index still counts */
+    if (rc > 0)
         stmt_end(s);
     *known = rc == 0;
-    if (rc != 0 || sqlite_exec(db,
-                               "CREATE VIRTUAL TABLE IF NOT EXISTS temp.chunk_terms"
-                               " USING fts5vocab(main, chunk_index, row)",
-                               e))
-        return rc < 0 || *known ? -1 : 0;
+    return rc < 0 ? -1 : 0;
+}
+
+static int count_term(struct sqlite *db, int64_t collection, struct str term, int64_t *count, struct err *e)
+{
+    char token[TOKEN_MAX];
     size_t head = (size_t)snprintf(token, sizeof token, "%lld ", (long long)collection);
     term = str_sub(term, 0, sizeof token - head); /* as the tokenizer has it */
     memcpy(token + head, term.p, term.n);
-    s = stmt_get(db, "SELECT doc FROM chunk_terms WHERE term = ?");
+    struct stmt *s = stmt_get(db, "SELECT doc FROM chunk_terms WHERE term = ?");
     bind_str(s, (struct str){token, head + term.n});
-    *count = 0;
-    if ((rc = stmt_row(s, e)) > 0) {
-        *count = col_i64(s);
+    int rc = stmt_row(s, e);
+    *count = rc > 0 ? col_i64(s) : 0;
+    if (rc > 0)
         stmt_end(s);
-    }
     return rc < 0 ? -1 : 0;
 }
 
@@ -327,9 +326,10 @@ suspends int sqlite_search_counts(struct store *st, const struct store_collectio
                                   size_t n, int64_t *counts, bool *known, struct err *e)
 {
     struct sqlite *db = sqlite_of(st);
-    *known = true;
+    if (SQLITE_TRY(db, e, counts_are_known(db, known, e)) < 0)
+        return -1;
     for (size_t i = 0; i < n && *known; i++) {
-        if (SQLITE_TRY(db, e, count_term(db, collection->no, terms[i], &counts[i], known, e)) < 0)
+        if (SQLITE_TRY(db, e, count_term(db, collection->no, terms[i], &counts[i], e)) < 0)
             return -1;
         if (fiber_self() && fiber_yield() != 0)
             return fiber_time_left() == 0 ? err_set(e, ERR_DEADLINE, "The search took too long")
