@@ -1,6 +1,7 @@
 #include "worker/wiring.h"
 #include "worker/cache/cache.h"
 #include "worker/core/cage.h"
+#include "worker/core/postings.h"
 #include "worker/embed/embed.h"
 #include "worker/llm/llm.h"
 #include "worker/vector/vector.h"
@@ -15,6 +16,7 @@ suspends int backends_open(const struct config *cfg, bool migrate, struct backen
         backends_close(&b);
         return -1;
     }
+    b.postings = postings_new(cfg->search_postings);
     *out = b;
     return 0;
 }
@@ -36,6 +38,7 @@ bool backends_leave(struct backends *b)
 
 void backends_close(struct backends *b)
 {
+    postings_free(b->postings);
     store_close(b->store);
     cache_close(b->cache);
     vectors_close(b->vectors);

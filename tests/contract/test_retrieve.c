@@ -2,6 +2,7 @@
  * nothing of indexes, candidates or heaps. Both products must give what it gives, so they also agree with each other. */
 #include "tests/contract/contract.h"
 #include "worker/core/analyze.h"
+#include "worker/core/postings.h"
 #include "worker/core/retrieve.h"
 #include "worker/jobs/jobs.h"
 #include "worker/kinds.h"
@@ -308,6 +309,64 @@ static void what_frequent_words_leave_out_changes_nothing(struct world *w)
     w->s->ops = looked_at_ops;
 }
 
+/* Each query ten times; returns how often the store was asked for candidates in the last round. */
+static int ask_often(struct world *w, const struct store_collection *c, const char *const *asked, size_t n)
+{
+    static struct reference_set set[4];
+    for (size_t i = 0; i < n; i++) {
+        set[i].n = 0;
+        reference(w, c, asked[i], &set[i]);
+    }
+    for (size_t i = 0; i < n * 10; i++) {
+        struct retrieve_query q = {.query = str_of(asked[i % n]), .top_k = i % 3 ? 5 : 1000};
+        if (i == n * 9)
+            looked = 0;
+        same_ranking(w, &set[i % n], &q);
+    }
+    return looked;
+}
+
+static void kept_postings_change_nothing(struct world *w)
+{
+    static const char *const asked[] = {"harbour customs", "the harbour tide tariff", "Schiff", "nowhere"};
+    static const int64_t sizes[] = {1 << 20, 6000};
+    struct store_collection c = new_collection(w, "c", "english");
+    struct store_ops ops = *w->s->ops;
+    struct store_document_query list = {.collection = c.id, .page = {.limit = 1000}};
+    struct store_document *d;
+    size_t n;
+    bool more;
+    looked_at_ops = w->s->ops;
+    ops.search_candidates = look;
+    fill(w, &c, 250, 3);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        ingest_all(w);
+        w->b.postings = postings_new(sizes[i]);
+        w->s->ops = &ops;
+        int asked_for = ask_often(w, &c, asked, 4);
+        must(w, i == 0 ? asked_for == 0 : asked_for > 0); /* too few bytes: some or all of them are asked for anew */
+        ok(w, GET(w, document_list, &list, &d, &n, &more));
+        ok(w, DO(w, document_delete, &d[n / 2].id, 0));
+        must(w, ask_often(w, &c, asked, 1) == 0 || i > 0);
+        w->s->ops = looked_at_ops;
+        fill(w, &c, 10, 5000 + 100 * (unsigned)i);
+        ingest_all(w);
+        w->s->ops = &ops;
+        ask_often(w, &c, asked, 4);
+        w->cfg->search_max_candidates = 100; /* fewer than hold a word */
+        struct retrieve_query q = {.query = STR("the harbour"), .top_k = 5};
+        postings_free(w->b.postings);
+        w->b.postings = postings_new(sizes[i]);
+        for (int k = 0; k < 20; k++)
+            must(w, search(w, &q).truncated);
+        w->cfg->search_max_candidates = 200000;
+        postings_free(w->b.postings);
+        w->b.postings = NULL;
+        w->s->ops = looked_at_ops;
+    }
+    must(w, !postings_new(0));
+}
+
 static void filters_narrow_without_changing_scores(struct world *w)
 {
     struct store_collection c = new_collection(w, "c", "english");
@@ -435,6 +494,7 @@ int main(int argc, char **argv)
     struct contract_test tests[] = {
         TEST(ranking_is_exactly_bm25),
         TEST(what_frequent_words_leave_out_changes_nothing),
+        TEST(kept_postings_change_nothing),
         TEST(filters_narrow_without_changing_scores),
         TEST(grouping_keeps_the_best_chunk),
         TEST(highlights_and_explanations),

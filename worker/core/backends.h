@@ -9,6 +9,7 @@ struct embedder;
 struct cache;
 struct llm;
 struct cage;
+struct postings;
 
 struct backends {
     const struct config *cfg;
@@ -18,5 +19,6 @@ struct backends {
     struct embedder *embedder; /* NULL where the settings say none, as the others are */
     struct cache *cache;
     struct llm *llm;
+    struct postings *postings;
     struct cage *cage; /* always there; a test without one has its documents read in its own process */
 };

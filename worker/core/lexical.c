@@ -1,5 +1,6 @@
 /* The lexical arm: candidates from the store, scored by one BM25 with the statistics of their own collection, so that
  * every store gives the same order. */
+#include "worker/core/postings.h"
 #include "worker/core/retrieve_private.h"
 #include "worker/io/json.h"
 #include <math.h>
@@ -169,6 +170,14 @@ static void weigh_terms(struct search_part *p)
         p->idf[t] = bm25_idf(&p->model, p->df[t]);
 }
 
+suspends static int candidates(struct search *s, struct search_part *p, const bool *optional, size_t max,
+                               struct store_candidates *out, struct err *e)
+{
+    if (p->lists)
+        return postings_merge(p->lists, optional, p->q->n, max, s->a, out, e);
+    return STORE_CALL(s->store, search_candidates, s->a, &p->c, p->q->term, optional, p->q->n, max, out, e);
+}
+
 /* Document frequencies. The candidates are all chunks that hold a term, so counting them is exact, unless they were cut
  * off. */
 suspends static int count_terms(struct search_part *p, const struct store_candidates *found, struct err *e)
@@ -280,6 +289,17 @@ static int64_t estimate(const struct search_part *p, size_t found, int64_t score
     return found > 0 && all > (double)found ? (int64_t)(all * (double)scored / (double)found) : scored;
 }
 
+/* How many chunks hold each term; *known false: that is found out with the candidates only. */
+suspends static int ask_counts(struct search *s, struct search_part *p, bool *known, struct err *e)
+{
+    *known = p->lists != NULL;
+    for (size_t t = 0; p->lists && t < p->q->n; t++)
+        p->df[t] = posting_count(p->lists[t]);
+    if (p->lists || !s->store->ops->search_counts)
+        return 0;
+    return STORE_CALL(s->store, search_counts, &p->c, p->q->term, p->q->n, p->df, known, e);
+}
+
 /* 1: that was not possible, and nothing has changed. */
 suspends static int score_pruned(struct scoring *g, struct search_part *p, struct err *e)
 {
@@ -287,9 +307,9 @@ suspends static int score_pruned(struct scoring *g, struct search_part *p, struc
     struct store_candidates found = {0};
     const struct scoring before = *g;
     bool known = false, *optional = arena_zalloc(s->a, p->q->n * sizeof *optional);
-    if (!s->store->ops->search_counts || p->c.chunks < PRUNE_FROM)
+    if (p->c.chunks < PRUNE_FROM)
         return 1;
-    if (STORE_CALL(s->store, search_counts, &p->c, p->q->term, p->q->n, p->df, &known, e))
+    if (ask_counts(s, p, &known, e))
         return -1;
     weigh_terms(p);
     double bound = known ? choose_optional(p, optional) : 0;
@@ -297,8 +317,7 @@ suspends static int score_pruned(struct scoring *g, struct search_part *p, struc
         return 1;
     struct scored *top = arena_alloc(s->a, (g->n_top + 1) * sizeof *top);
     memcpy(top, g->top, g->n_top * sizeof *top);
-    if (STORE_CALL(s->store, search_candidates, s->a, &p->c, p->q->term, optional, p->q->n, g->left, &found, e) ||
-        score_all(g, p, &found, e))
+    if (candidates(s, p, optional, g->left, &found, e) || score_all(g, p, &found, e))
         return -1;
     bool enough =
         g->min_score > bound || (g->n_top > 0 && g->n_top == g->max_top && g->top[0].score > bound * (1 + 1e-9));
@@ -329,11 +348,14 @@ suspends static int score_collection(struct scoring *g, struct search_part *p, s
         return -1;
     if (p->allowed && p->n_allowed == 0)
         return 0;
+    if (postings_get(s->b->postings, s->store, s->a, &p->c, p->q->term, p->q->n, (size_t)s->cfg->search_max_candidates,
+                     &p->lists, e))
+        return -1;
     make_model(g, p);
     int rc = score_pruned(g, p, e);
     if (rc <= 0)
         return rc;
-    if (STORE_CALL(s->store, search_candidates, s->a, &p->c, p->q->term, NULL, p->q->n, g->left, &found, e))
+    if (candidates(s, p, NULL, g->left, &found, e))
         return -1;
     g->left -= found.n < g->left ? found.n : g->left;
     g->truncated |= found.truncated;

@@ -28,6 +28,7 @@ struct search_part { /* one collection */
     size_t n_allowed;
     /* Set by the lexical arm. */
     const struct query_terms *q;
+    const struct posting_list **lists; /* of its terms; NULL: the store is asked */
     struct bm25 model;
     int64_t *df;
     double *idf;

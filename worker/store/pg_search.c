@@ -73,8 +73,7 @@ static void candidates_sql(struct query *q, size_t n)
 static void take_candidates(const struct pg_rows *r, size_t terms, struct arena *a, size_t max,
                             struct store_candidates *out)
 {
-    size_t stride = sizeof(struct store_candidate) + terms * sizeof(uint16_t);
-    *out = (struct store_candidates){.stride = (stride + 7) / 8 * 8, .truncated = (size_t)r->n > max};
+    *out = (struct store_candidates){.stride = store_candidate_stride(terms), .truncated = (size_t)r->n > max};
     out->n = out->truncated ? max : (size_t)r->n;
     out->entries = arena_alloc(a, out->n * out->stride + 1);
     for (size_t i = 0; i < out->n; i++) {

@@ -274,8 +274,7 @@ suspends int sqlite_search_candidates(struct store *st, struct arena *a, const s
 {
     struct sqlite_hits h = {.terms = n, .phrase = arena_alloc(a, (n + 1) * sizeof *h.phrase)};
     struct buf b = {0};
-    size_t stride = sizeof(struct store_candidate) + n * sizeof(uint16_t);
-    h.c.stride = (stride + 7) / 8 * 8;
+    h.c.stride = store_candidate_stride(n);
     struct str expression = match_expression(&b, collection->no, terms, optional, n, h.phrase);
     int rc = n == 0 ? 0 : search_all(sqlite_of(st), &h, expression, max, e);
     buf_fini(&b);

@@ -175,6 +175,10 @@ struct store_candidates {
     char *entries;
     bool truncated; /* `max` was reached */
 };
+static inline size_t store_candidate_stride(size_t terms)
+{
+    return (sizeof(struct store_candidate) + terms * sizeof(uint16_t) + 7) / 8 * 8;
+}
 static inline struct store_candidate *store_candidate_at(const struct store_candidates *c, size_t i)
 {
     return (struct store_candidate *)(void *)(c->entries + i * c->stride);
