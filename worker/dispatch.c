@@ -104,7 +104,7 @@ static int find_route(struct request *r, struct err *e)
     r->path = path_decoded(r, r->path);
     if (found) {
         r->route = found;
-        for (int i = 0; i < REQUEST_PARAMS; i++)
+        for (int i = 0; i < REQUEST_PARAMS && r->param[i].n; i++)
             r->param[i] = path_decoded(r, r->param[i]);
         return 1;
     }

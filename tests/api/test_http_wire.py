@@ -344,9 +344,9 @@ def test_refused_requests_are_logged_and_counted(server):
 
 
 def test_trusted_proxies_say_who_the_client_is():
-    def client_of(server, fields):
+    def client_of(server, fields, target="/livez"):
         rid = uuid.uuid4().hex
-        ask(server, get("/livez", f"X-Request-Id: {rid}", *fields))
+        ask(server, get(target, f"X-Request-Id: {rid}", *fields))
         line = wait_for(lambda: [x for x in server.access_log().splitlines() if rid in x], "the line")[0]
         return line.split(" ")[0]
 
@@ -360,6 +360,7 @@ def test_trusted_proxies_say_who_the_client_is():
         assert client_of(r, ["X-Forwarded-For: 198.51.100.7, nonsense, 10.1.2.3"]) == "10.1.2.3"
         assert client_of(r, ["X-Forwarded-For: [2001:db8::7]:99"]) == "2001:db8::7"
         assert client_of(r, []) == "127.0.0.1"
+        assert client_of(r, forged, "/%zz") == "203.0.113.9"  # a request that is refused for its target
 
 
 def test_everything_is_served_under_the_base_path():

@@ -229,17 +229,16 @@ static void begin(struct http_conn *c, size_t n)
     struct head h = {.minor = 1, .header = arena_alloc(&r->arena, c->parser.lines * sizeof *h.header)};
     net_consume(&c->net, n);
     c->parser = (struct parser){0};
-    proxy_client(server(), r, &c->net.peer, x->client);
     if (parser_head(raw, &h, &x->error) || request_fill(r, &h, &x->error)) {
         r->minor = h.minor;
         r->method_name = h.method_name;
         r->target = h.target;
         reject(x);
     } else {
-        proxy_client(server(), r, &c->net.peer, x->client);
         x->keep_alive = h.keep_alive && r->cfg->http_keepalive_timeout > 0;
         body_begin(x, &h);
     }
+    proxy_client(server(), r, &c->net.peer, x->client);
     if (net_input(&c->net).n)
         net_cork(&c->net);
     exchange_start(c, x);
@@ -296,8 +295,6 @@ static void conn_run(struct http_conn *c)
     if (c->state != CONN_CLOSED)
         net_uncork(&c->net);
     running = NULL;
-    if (c->state == CONN_IDLE)
-        restart_list(c, LIST_IDLE);
     if (c->state <= CONN_HEAD && c->net.broken) {
         conn_close(c);
     } else if (c->state <= CONN_HEAD && net_queued(&c->net)) {

@@ -160,23 +160,25 @@ static int split_target(struct request *r, struct str host, struct err *e)
 
 /* ---- identity ---- */
 
+static void hex_digits(char *out, int n, uint64_t v)
+{
+    for (; n-- > 0; v >>= 4)
+        out[n] = "0123456789abcdef"[v & 15];
+}
+
 /* Unique, not secret: one random part for the process, one that counts. */
 void request_make_id(char *out)
 {
-    static const char digits[] = "0123456789abcdef";
-    static uint64_t random_part, count;
+    static char id[] = "req_<--- random ---><- count -->";
+    static uint64_t count;
     if (!count) {
         struct uuid u = uuid_v7();
+        uint64_t random_part;
         memcpy(&random_part, u.b + 8, sizeof random_part);
+        hex_digits(id + 4, 16, random_part);
     }
-    uint64_t parts[2] = {random_part, ++count};
-    char *p = out + 4;
-    memcpy(out, "req_", 4);
-    for (int shift = 60; shift >= 0; shift -= 4)
-        *p++ = digits[parts[0] >> shift & 15];
-    for (int shift = 44; shift >= 0; shift -= 4)
-        *p++ = digits[parts[1] >> shift & 15];
-    *p = 0;
+    hex_digits(id + 20, 12, ++count);
+    memcpy(out, id, sizeof id);
 }
 
 static void set_id(struct request *r)

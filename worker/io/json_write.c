@@ -37,10 +37,12 @@ void json_escape(struct buf *out, struct str s)
     while (p < end) {
         while (end - p >= 8 && !needs_look(p))
             p += 8;
+        while (p < end && !escape[(unsigned char)*p])
+            p++;
         if (p == end)
             break;
         unsigned char how = escape[(unsigned char)*p];
-        size_t len = how == 'm' ? char_len(p, (size_t)(end - p)) : how == 0;
+        size_t len = how == 'm' ? char_len(p, (size_t)(end - p)) : 0;
         if (len) {
             p += len;
             continue;

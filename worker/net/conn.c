@@ -128,12 +128,12 @@ static void own_input(struct net_conn *c, size_t room)
     c->in = in;
 }
 
-/* One read(2), counted and classified. */
+/* One recv(2), counted and classified. */
 static ssize_t receive(struct net_conn *c, void *p, size_t cap)
 {
     ssize_t n;
     do
-        n = read(net_fd(c), p, cap);
+        n = recv(net_fd(c), p, cap, 0); /* read(2) takes a longer way to the same place */
     while (n < 0 && errno == EINTR);
     if (n > 0)
         STAT_ADD(bytes_received_total, (uint64_t)n);
