@@ -93,6 +93,11 @@ suspends bool sqlite_again(struct sqlite *db, struct sqlite_retry *r, struct err
         while (rc_ < 0 && sqlite_again(db, &retry_, e)); \
         rc_;                                             \
     })
+/* The same of a call with many statements, which all see the same state. SQLite locks the file once, not for each. The
+ * call does not park. */
+#define SQLITE_TRY_MANY(db, e, call) SQLITE_TRY(db, e, sqlite_begin(db, e) < 0 ? -1 : sqlite_end(db, call))
+must_use int sqlite_begin(struct sqlite *db, struct err *e);
+int sqlite_end(struct sqlite *db, int rc); /* returns rc */
 /* Runs `fn` inside the next transaction and returns once it is durable. `fn` does not park, may run more than once,
  * and writes its results through `arg`. */
 suspends must_use int sqlite_write(struct sqlite *db, int (*fn)(struct sqlite *, void *, struct err *), void *arg,

@@ -400,7 +400,7 @@ suspends int sqlite_search_fetch(struct store *st, struct arena *a, const int64_
                                  struct store_chunk *chunks, struct store_document *documents, struct err *e)
 {
     struct sqlite *db = sqlite_of(st);
-    return SQLITE_TRY(db, e, fetch(db, a, nos, n, chunks, documents, e));
+    return SQLITE_TRY_MANY(db, e, fetch(db, a, nos, n, chunks, documents, e));
 }
 
 static int chunk_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_chunk *out,

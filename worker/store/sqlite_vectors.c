@@ -25,7 +25,7 @@ suspends int sqlite_documents_by_no(struct store *st, struct arena *a, const int
                                     struct store_document *out, struct err *e)
 {
     struct sqlite *db = sqlite_of(st);
-    return SQLITE_TRY(db, e, by_numbers(db, a, nos, n, out, e));
+    return SQLITE_TRY_MANY(db, e, by_numbers(db, a, nos, n, out, e));
 }
 
 static int span(struct sqlite *db, struct arena *a, int64_t no, int64_t from, size_t n, struct str *out, struct err *e)

@@ -83,6 +83,21 @@ static int mark(struct sqlite *db, const char *sql, struct err *e)
     return stmt_run(stmt_get(db, sql), e);
 }
 
+int sqlite_begin(struct sqlite *db, struct err *e)
+{
+    return mark(db, "BEGIN", e);
+}
+
+int sqlite_end(struct sqlite *db, int rc)
+{
+    bool busy = db->busy; /* of the call, whose error counts */
+    struct err e;
+    if (!sqlite3_get_autocommit(db->h) && mark(db, "COMMIT", &e) < 0)
+        rollback(db);
+    db->busy = busy;
+    return rc;
+}
+
 /* One transaction, already begun, with what waits. Does not park. */
 static void run_batch(struct sqlite *db)
 {
