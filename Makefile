@@ -158,11 +158,11 @@ bench-requests: ## Lookups, pages, creates and more beside FastAPI, nginx and pg
 	@$(MAKE) $(JOBS) all
 	@$(PYTHON) tests/bench/bench.py --ragd $(BUILD)/ragd $(BENCH)
 
-bench-vectors: ## Search of the embedded vector index beside Qdrant's engine
-	@deploy/install-packages.sh build run test
-	@PYTHON='$(PYTHON)' deploy/install-pypi.sh
-	@$(MAKE) $(JOBS) $(BUILD)/tests/bench/vectors
-	@build/venv/bin/python3 tests/bench/vectors.py --tool $(BUILD)/tests/bench/vectors $(BENCH)
+bench-vectors: ## Vector search beside Qdrant's engine: in the process, and over HTTP beside FastAPI with it
+	@deploy/install-packages.sh build run bench
+	@PYTHON='$(PYTHON)' deploy/install-pypi.sh bench
+	@$(MAKE) $(JOBS) all $(BUILD)/tests/bench/vectors
+	@build/venv-bench/bin/python3 tests/bench/vectors.py --ragd $(BUILD)/ragd --tool $(BUILD)/tests/bench/vectors $(BENCH)
 
 bench-search: ## Lexical search over 100,000 chunks beside FTS5 and bm25s
 	@deploy/install-packages.sh build run bench

@@ -20,7 +20,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-A_DOCUMENT, QUERIES, WORKERS, TOP_K = 100, 2000, 2, 10  # chunks a document; of each server; hits a query
+A_DOCUMENT, QUERIES = 100, 2000  # chunks a document
 GOAL_P50, GOAL_RATE = 5.0, 1.0
 
 
@@ -37,55 +37,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def say(*words):
-    print(*words, file=sys.stderr, flush=True)
-
-
-class Engine:
-    """A server that has the chunks: its process, where to POST, and the file of bodies to send there."""
-
-    def __init__(self, name, server, target, bodies, fill_seconds):
-        self.name, self.server, self.target, self.bodies, self.fill_seconds = name, server, target, bodies, fill_seconds
-
-    def run(self, connections, seconds):
-        env = {"BENCH_TARGET": self.target, "BENCH_BODIES": str(self.bodies)}
-        return Wrk(self.server.url, connections, seconds, str(HERE / "search.lua"), env,
-                   {"server": self.server.pid}).result()  # fmt: skip
-
-    def ask(self, body):
-        answer = httpx.post(self.server.url + self.target, content=body, trust_env=False, timeout=30,
-                            headers={"Content-Type": "application/json"})  # fmt: skip
-        assert answer.status_code == 200, answer.text
-        return answer.json()["hits"]
-
-
-def write_bodies(file, queries, **more):
-    file.write_text("".join(json.dumps({"query": query, "top_k": TOP_K, **more}) + "\n" for query in queries))
-    return file
-
-
 def serve_ragd(tmp, texts, queries):
-    """Filled with chunks that the client made, so that all engines have the same; then served without ingest workers."""
-    folder = tmp / "ragd"
-    folder.mkdir()
-    config = {"server": {"workers": WORKERS}, "ingest": {"workers": 2}, "debug": {"faults": False}}
-    began = time.monotonic()
-    with Ragd(config, dir=folder) as loading:
-        collection = loading.post("/api/v1/collections", json={"name": "bench"}).json()["id"]
-        path = f"/api/v1/collections/{collection}"
-        lines = [json.dumps({"title": f"Part {at // A_DOCUMENT}", "chunks": [{"text": t} for t in texts[at:at + A_DOCUMENT]]})
-                 for at in range(0, len(texts), A_DOCUMENT)]
-        for at in range(0, len(lines), 50):
-            answer = loading.post(f"{path}/import", content="\n".join(lines[at:at + 50]).encode(), timeout=120,
-                                  headers={"Content-Type": "application/x-ndjson"})  # fmt: skip
-            bad = [line for line in answer.text.splitlines() if '"error"' in line]
-            assert answer.status_code == 200 and not bad, bad[:1] or answer.text
-        wait_for(lambda: loading.get(path).json()["counts"]["chunks"] == len(texts), "all chunks", 1800, 0.2)
-        loading.stop(timeout=120)
-    server = Ragd(config, dir=folder, args=["--role", "http"])
-    server.start()
-    bodies = write_bodies(tmp / "ragd.bodies", queries, mode="lexical", collections=[collection])
-    return Engine("ragd", server, "/api/v1/search", bodies, time.monotonic() - began)
+    documents = ({"title": f"Part {at // A_DOCUMENT}", "chunks": [{"text": t} for t in texts[at:at + A_DOCUMENT]]}
+                 for at in range(0, len(texts), A_DOCUMENT))
+    return searchers.serve_ragd(tmp / "ragd", {}, documents, len(texts), queries, "lexical")
 
 
 def serve_fts5(tmp, texts, bodies):
@@ -119,53 +74,13 @@ def serve_bm25s(tmp, texts, bodies, python):
     return Engine("bm25s in FastAPI", server, "/search", bodies, time.monotonic() - began)
 
 
-def measure(engines, args):
-    """{name: {"one": runs with one connection, "many": runs with many}}; the order rotates."""
-    found = {engine.name: {"one": [], "many": []} for engine in engines}
-    for number in range(args.rounds):
-        say(f"round {number + 1} of {args.rounds}")
-        shift = number % len(engines)
-        for engine in engines[shift:] + engines[:shift]:
-            found[engine.name]["one"].append(engine.run(1, args.seconds))
-            found[engine.name]["many"].append(engine.run(args.connections, args.seconds))
-    return found
-
-
-def agreement(engines, queries):
-    """How many of the first ten texts ragd and each peer have in common, on average: they shall do the same work."""
-    bodies = [engine.bodies.read_text().splitlines() for engine in engines]
-    common = {engine.name: 0 for engine in engines[1:]}
-    for i in range(queries):
-        mine, *others = [{hit["text"] for hit in engine.ask(lines[i])} for engine, lines in zip(engines, bodies)]
-        for engine, theirs in zip(engines[1:], others):
-            common[engine.name] += len(mine & theirs) / max(len(mine | theirs), 1)
-    return {name: total / queries for name, total in common.items()}
-
-
-def table(engines, found, same, args):
+def report(engines, found, same, args):
     print(f"\nlexical search over {args.chunks:,} chunks, {QUERIES:,} queries, {TOP_K} hits, {WORKERS} workers a server, HTTP; "
           f"medians of {args.rounds} interleaved rounds of {args.seconds} s\n")
-    print(f"| server | p50 ms | p99 ms | requests/s, {args.connections} connections | ragd / it | p99 ms then | CPU us | "
-          "PSS MB | same hits | fill s | errors |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    mine, errors = found["ragd"]["many"], 0
-    for engine in engines:
-        one, many = found[engine.name]["one"], found[engine.name]["many"]
-        bad = sum(row["errors"] for row in one + many)
-        errors += bad
-        shared = f"{same[engine.name]:.2f}" if engine.name in same else "-"
-        print(f"| {engine.name} | {median(one, 'p50'):.2f} | {median(one, 'p99'):.2f} | {median(many, 'rate'):,.0f} | "
-              f"{ratio(mine, many):.2f} | {median(many, 'p99'):.1f} | {median(many, 'server'):,.0f} | "
-              f"{memory(engine.server.pid)['Pss'] / 1e6:.0f} | {shared} | {engine.fill_seconds:.0f} | {bad} |")  # fmt: skip
-    missed = [f"{errors} requests failed: the rows with errors are void"] if errors else []
+    errors = table(engines, found, same, args)
     goals = [("p50 of ragd with one connection, ms", median(found["ragd"]["one"], "p50"), "<=", GOAL_P50)]
-    goals += [(f"ragd / {e.name}", ratio(mine, found[e.name]["many"]), ">=", GOAL_RATE) for e in engines[1:]]
-    print("\n| goal | value | pass | |\n|---|---|---|---|")
-    for what, value, sign, bound in goals:
-        ok = reaches(value, sign, bound)
-        print(f"| {what} | {value:.2f} | {sign} {bound} | {'PASS' if ok else 'FAIL'} |")
-        missed += [] if ok else [what]
-    return missed
+    goals += [(f"ragd / {e.name}", ratio(found["ragd"]["many"], found[e.name]["many"]), ">=", GOAL_RATE) for e in engines[1:]]
+    return verdict(goals, errors)
 
 
 def main():
@@ -183,10 +98,8 @@ def main():
             engine = serve()
             engines += [engine] if engine else []
         same = agreement(engines, 50)
-        for engine in engines:
-            engine.run(args.connections, 1)  # warm
         found = measure(engines, args)
-        missed = table(engines, found, same, args)
+        missed = report(engines, found, same, args)
         if args.json:
             pathlib.Path(args.json).write_text(json.dumps({"runs": found, "same hits": same}, indent=1))
         return bool(missed)
@@ -198,11 +111,9 @@ def main():
 
 if __name__ == "__main__":
     os.environ["RAGD_BIN"] = os.path.abspath(parse_args().ragd)
-    import httpx
-
     import corpus
     import peers
-    from measure import Wrk, median, memory, ratio
-    from ragdtest import Ragd, wait_for
-    from report import reaches
+    import searchers
+    from measure import median, ratio
+    from searchers import TOP_K, WORKERS, Engine, agreement, measure, say, table, verdict, write_bodies
     sys.exit(main())
