@@ -1,4 +1,4 @@
-"""A server that webhooks deliver to. What it answers is told by the path:
+"""Servers that ragd asks: what they have in common, and one that webhooks deliver to. What it answers is told by the path:
 
     /ok /500 /410 …    that status, always        /then?500,500,200   those, one after the other, for each webhook-id
     /closed            no answer                  /later              503 with Retry-After: 2, then 204
@@ -44,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+
+class Deliveries(Handler):
     def do_POST(self):
         receiver = self.server.receiver
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -77,17 +79,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pass  # whoever asked is gone
 
 
-class Receiver:
+class Server:
+    """`self.server` answers by `handler` until the end of the with statement."""
+
+    def __init__(self, handler):
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+class Receiver(Server):
     def __init__(self):
         self.requests = []
         self.holding = self.most = 0
         self.released = False
         self.changed = threading.Condition()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        super().__init__(Deliveries)
         self.server.receiver = self
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
 
     def take(self, request):
         """Notes the request; how many of its webhook-id came before."""
@@ -105,11 +122,6 @@ class Receiver:
             self.released = True
             self.changed.notify_all()
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
         self.release()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().__exit__()

@@ -1,49 +1,35 @@
 """Documents that are named by a URL: an ingest job fetches them, from public addresses only (and from 127.0.0.1 here, which
 the settings of these tests permit)."""
 
-import http.server
-import threading
-
 import pytest
+
+from receiver import Handler, Server
 
 PAGE = b"<html><head><title>Ferries</title></head><body><h1>Ferries</h1><p>The ferry to Rorschach leaves at nine.</p></body></html>"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def send(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
+class Site(Handler):
     def do_GET(self):
         path, seen = self.path.split("?")[0], self.server.seen
         seen.append(self.path)
         if path == "/ferries.html":
-            self.send(200, PAGE, Content_Type="text/html; charset=utf-8")
+            self.answer(200, PAGE, Content_Type="text/html; charset=utf-8")
         elif path == "/moved":
-            self.send(302, Location="/ferries.html")
+            self.answer(302, Location="/ferries.html")
         elif path == "/inside":
-            self.send(302, Location="http://10.255.255.1/secret")
+            self.answer(302, Location="http://10.255.255.1/secret")
         elif path == "/circle":
-            self.send(302, Location="/circle")
+            self.answer(302, Location="/circle")
         elif path == "/plain%20notes.txt":
-            self.send(200, b"plain notes about lighthouses", Content_Type="application/octet-stream")
+            self.answer(200, b"plain notes about lighthouses", Content_Type="application/octet-stream")
         elif path == "/large":
-            self.send(200, b"lighthouse " * 400000)
+            self.answer(200, b"lighthouse " * 400000)
         elif path == "/long":
-            self.send(200, b"lighthouses blink in the night. " * 50000, Content_Type="text/plain")
+            self.answer(200, b"lighthouses blink in the night. " * 50000, Content_Type="text/plain")
         elif path == "/empty":
-            self.send(200)
+            self.answer(200, b"")
         elif path == "/once":
-            self.send(503 if seen.count(self.path) == 1 else 200, b"answered at last", Content_Type="text/plain")
+            self.answer(503 if seen.count(self.path) == 1 else 200, b"answered at last", Content_Type="text/plain")
         elif path == "/cut":
             self.send_response(200)
             self.send_header("Content-Length", "100")
@@ -51,22 +37,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"only this")
             self.close_connection = True
         elif path == "/counter":
-            self.send(200, b"this is visit number %d" % seen.count(self.path), Content_Type="text/plain")
+            self.answer(200, b"this is visit number %d" % seen.count(self.path), Content_Type="text/plain")
         else:
-            self.send(404, b"nothing here")
+            self.answer(404, b"nothing here")
 
 
 @pytest.fixture(scope="module")
 def site():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.seen = []
-    server.base = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with Server(Site) as site:
+        site.server.seen = []
+        yield site
 
 
 def add(api, collection, url, **members):
@@ -76,7 +56,7 @@ def add(api, collection, url, **members):
 
 
 def test_a_page_is_fetched(api, collection, site):
-    url = site.base + "/ferries.html"
+    url = site.url + "/ferries.html"
     added = add(api, collection, url, metadata={"a": 1}, tags=["boats"])
     document = api.settled(added["document"])
     assert document["status"] == "ready" and document["id"] == added["document"]["id"]
@@ -90,20 +70,20 @@ def test_a_page_is_fetched(api, collection, site):
 
 
 def test_redirects_names_and_given_members(api, collection, site):
-    document = api.settled(add(api, collection, site.base + "/moved", external_id="m", title="Mine")["document"])
+    document = api.settled(add(api, collection, site.url + "/moved", external_id="m", title="Mine")["document"])
     assert (document["status"], document["external_id"], document["title"]) == ("ready", "m", "Mine")
     assert document["filename"] == "ferries.html"
-    document = api.settled(add(api, collection, site.base + "/plain%20notes.txt?q=1")["document"])
+    document = api.settled(add(api, collection, site.url + "/plain%20notes.txt?q=1")["document"])
     assert (document["status"], document["filename"], document["mime"]) == ("ready", "plain notes.txt", "text/plain")
 
 
 def test_a_file_of_several_parts(api, collection, site):
-    document = api.settled(add(api, collection, site.base + "/long")["document"])
+    document = api.settled(add(api, collection, site.url + "/long")["document"])
     assert document["status"] == "ready" and document["bytes"] == 50000 * 32
 
 
 def test_a_passing_fault_is_tried_again(api, collection, site):
-    document = api.settled(add(api, collection, site.base + f"/once?{collection['id']}")["document"])
+    document = api.settled(add(api, collection, site.url + f"/once?{collection['id']}")["document"])
     assert document["status"] == "ready" and document["bytes"] == len(b"answered at last")
 
 
@@ -119,7 +99,7 @@ def test_a_passing_fault_is_tried_again(api, collection, site):
     ],
 )
 def test_what_cannot_be_fetched_says_why(api, collection, site, path, code, says):
-    document = api.settled(add(api, collection, site.base + path)["document"])
+    document = api.settled(add(api, collection, site.url + path)["document"])
     error = document["last_error"]
     assert (document["status"], error["code"], error["stage"]) == ("failed", code, "fetch")
     assert says in error["message"]
@@ -132,7 +112,7 @@ def test_other_addresses_are_not_asked(api, collection, url):
 
 
 def test_put_fetches_again(api, collection, site):
-    url = site.base + f"/counter?{collection['id']}"
+    url = site.url + f"/counter?{collection['id']}"
     path = api.path(collection, "/documents/by-external-id/visits")
     first = api.settled(api.put(path, json={"url": url}).json()["document"])
     again = api.settled(api.put(path, json={"url": url}).json()["document"])
@@ -141,7 +121,7 @@ def test_put_fetches_again(api, collection, site):
 
 
 def test_an_import_may_name_urls(api, collection, site):
-    line = f'{{"url": "{site.base}/ferries.html"}}\n'
+    line = f'{{"url": "{site.url}/ferries.html"}}\n'
     answer = api.post(api.path(collection, "/import"), content=line, headers={"Content-Type": "application/x-ndjson"})
     assert answer.status_code == 200
     assert api.settled({"id": answer.json()["document_id"]})["status"] == "ready"
