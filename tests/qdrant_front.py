@@ -164,6 +164,10 @@ class Front:
     def all_aliases(self, _):
         return {"aliases": [{"alias_name": a, "collection_name": c} for a, c in self.aliases.items()]}
 
+    @route("GET", r"/collections")
+    def names(self, _):
+        return {"collections": [{"name": name} for name in self.collections]}
+
     @route("GET", r"/collections/([\w-]+)")
     def info(self, _, name):
         c = self.get(name)
@@ -213,7 +217,8 @@ class Front:
     @route("POST", r"/collections/([\w-]+)/points/scroll", models.ScrollRequest)
     def scroll(self, body, name):
         shard = self.get(name).shard
-        order = edge.OrderBy(body["order_by"]["key"], direction=edge.Direction.Asc)
+        by = body.get("order_by")
+        order = edge.OrderBy(by["key"], direction=edge.Direction.Asc) if by else None
         request = edge.ScrollRequest(limit=body["limit"], filter=filter_of(shard, body["filter"]), order_by=order,
                                      with_payload=body["with_payload"])  # fmt: skip
         found, _ = shard.scroll(request)

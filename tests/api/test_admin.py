@@ -11,7 +11,7 @@ def test_fsck_answers_with_counts(api, collection):
     assert job.status_code == 202, job.text
     done = api.job_over(job.json())
     assert done["status"] == "succeeded" and done["type"] == "fsck"
-    counts = ["spaces", "documents", "missing", "orphans", "mismatched", "aliases", "repaired"]
+    counts = ["spaces", "documents", "missing", "orphans", "mismatched", "aliases", "strays", "repaired"]
     assert done["result"] == dict.fromkeys(counts, 0)
     waited = api.post("/api/v1/admin/fsck", headers={"Prefer": "wait=30"})
     assert waited.status_code == 200 and waited.json()["result"]["missing"] == 0

@@ -81,7 +81,7 @@ static void worse_is_shut_out(struct world *w)
     must(w, gate.now.degraded == DOCUMENTS); /* by words alone: nobody asks its model any more */
     must(w, gate.next.degraded == 0);
     must(w, strstr(w->e.msg, arena_printf(&w->a, "nDCG@10 is %.4f", gate.next.ndcg).p) != NULL);
-    must(w, strstr(w->e.msg, arena_printf(&w->a, "searched %.4f", gate.now.ndcg).p) != NULL);
+    must(w, strstr(w->e.msg, arena_printf(&w->a, "searched %.4f by words alone;", gate.now.ndcg).p) != NULL);
     c = collection_of(w, &c.id);
     same(w, c.generation, 1);
     same(w, c.shadow.no, 2);

@@ -344,9 +344,9 @@ static void as_jobs(struct world *w)
     same(w, collection_of(w, &empty.id).dim, 4);
     ok(w, GET(w, job_create, STR("fsck"), NULL, STR("{\"repair\":true}"), &j));
     j = wait_for_job(w, &j.id, JOB_succeeded);
-    same_str(
-        w, j.error_message,
-        "{\"spaces\":3,\"documents\":14,\"missing\":0,\"orphans\":0,\"mismatched\":0,\"aliases\":0,\"repaired\":0}");
+    same_str(w, j.error_message,
+             "{\"spaces\":3,\"documents\":14,\"missing\":0,\"orphans\":0,\"mismatched\":0,\"aliases\":0,\"strays\":0,"
+             "\"repaired\":0}");
     stop(w, r);
     doors_close(&vectors);
 }

@@ -67,3 +67,41 @@ def test_fsck_mends_an_alias(world):
     assert ragd.cli("fsck", "--repair").returncode == 0
     assert aliases(qdrant)[alias] == "shop_g1_d48"
     assert ragd.cli("fsck").returncode == 0
+
+
+def test_fsck_takes_away_what_belongs_to_no_collection(world):
+    """And nothing of others, however alike it looks."""
+    ragd, qdrant = world
+    id, alias = a_collection(ragd, "third")
+    assert ragd.cli("fsck", "--repair").returncode == 0
+    gone = "01234567-89ab-7def-8123-456789abcdef"
+    point = {"id": 1, "vector": {"dense": [1.0] + [0.0] * 47}, "payload": {"collection": gone, "document_no": 1, "ordinal": 0}}
+    place = {"vectors": {"dense": {"size": 48, "distance": "Cosine"}}}
+    theirs = ["shop_g1_d48x", "shop_g01_d48", "shop_g1", "shop", "shop2_g1_d48", "shop_g7_d48"]
+    for name in [*theirs, "shop_g9_d48"]:
+        ask(qdrant, "PUT", f"/collections/{name}", place)
+    foreign = [f"shop_{gone}x", f"shop2_{gone}", f"shop_{gone.upper()}"]
+    actions = [{"create_alias": {"alias_name": a, "collection_name": "shop_g1_d48"}} for a in foreign]
+    actions += [{"create_alias": {"alias_name": f"shop_{gone}", "collection_name": "shop_g1_d48"}}]
+    actions += [{"create_alias": {"alias_name": f"shop_{gone[:-1]}0", "collection_name": "shop"}}]
+    ask(qdrant, "POST", "/collections/aliases", {"actions": actions})
+    ask(qdrant, "PUT", "/collections/shop_g1_d48/points", {"points": [point]})
+    ask(qdrant, "PUT", "/collections/shop_g7_d48/points", {"points": [{**point, "payload": {"document_no": 1}}]})
+    before = aliases(qdrant)
+
+    def names():
+        return {c["name"] for c in ask(qdrant, "GET", "/collections")["collections"]}
+
+    done = ragd.cli("fsck")
+    assert done.returncode == 1 and " 0 orphans," in done.stdout and " 1 strays" in done.stdout, done
+    assert aliases(qdrant) == before and "shop_g9_d48" in names()
+    done = ragd.cli("fsck", "--repair")  # the alias and its points; and a place that nobody needs
+    assert done.returncode == 0 and " 2 strays, 2 repaired" in done.stdout, done
+    assert aliases(qdrant) == {a: to for a, to in before.items() if a != f"shop_{gone}"}
+    assert names() >= set(theirs) and "shop_g9_d48" not in names()
+    left = {"must": [{"key": "collection", "match": {"value": gone}}]}
+    assert ask(qdrant, "POST", "/collections/shop_g1_d48/points/count", {"exact": True, "filter": left}) == {"count": 0}
+    assert aliases(qdrant)[alias] == "shop_g1_d48"
+    assert ragd.post("/api/v1/search", json={"query": "kettle", "collections": [id], "mode": "vector"}).json()["hits"]
+    done = ragd.cli("fsck")
+    assert done.returncode == 0 and " 0 strays" in done.stdout, done

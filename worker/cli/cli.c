@@ -106,7 +106,8 @@ const struct cli_command cli_commands[] = {
      "  --repair         mend what differs: vectors come from the database, or from the embedder\n"
      "  --json           print the counts as JSON\n"
      "Counted are documents that are missing, too many or of another version and, on Qdrant, aliases that lead "
-     "elsewhere.\n"
+     "elsewhere,\n"
+     "and strays: what is there under vectors.prefix of collections that are gone.\n"
      "Works with and without a running server.\n"
      "Exit codes: 0 no difference is left, 1 there are some or the work failed, 2 wrong usage, 78 bad configuration.\n",
      cli_fsck},

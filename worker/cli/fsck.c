@@ -15,9 +15,10 @@ static void tell(const struct options *o, const struct fsck_counts *c)
         buf_fini(&b);
         return;
     }
-    printf("%lld documents in %lld spaces: %lld missing, %lld orphans, %lld mismatched, %lld wrong aliases",
+    printf("%lld documents in %lld spaces: %lld missing, %lld orphans, %lld mismatched, %lld wrong aliases, "
+           "%lld strays",
            (long long)c->documents, (long long)c->spaces, (long long)c->missing, (long long)c->orphans,
-           (long long)c->mismatched, (long long)c->aliases);
+           (long long)c->mismatched, (long long)c->aliases, (long long)c->strays);
     if (o->repair)
         printf(", %lld repaired", (long long)c->repaired);
     putchar('\n');
@@ -31,7 +32,7 @@ suspends static int run(struct session *s, void *arg, struct err *e)
     tell(o, &c);
     if (rc)
         return -1;
-    return c.missing + c.orphans + c.mismatched + c.aliases == c.repaired ? CLI_OK : CLI_FAILED;
+    return c.missing + c.orphans + c.mismatched + c.aliases + c.strays == c.repaired ? CLI_OK : CLI_FAILED;
 }
 
 int cli_fsck(int argc, char **argv, const struct config *cfg)

@@ -63,7 +63,8 @@ static void tell(struct options *o, const struct store_collection *c)
         if (c->previous.no)
             printf(", %lld is kept", (long long)c->previous.no);
         if (g->questions)
-            printf("; nDCG@10 of %zu questions: %.4f, was %.4f", g->questions, g->next.ndcg, g->now.ndcg);
+            printf("; nDCG@10 of %zu questions: %.4f, was %.4f%s", g->questions, g->next.ndcg, g->now.ndcg,
+                   g->now.degraded ? " by words alone" : "");
         putchar('\n');
         return;
     }

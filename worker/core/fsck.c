@@ -310,11 +310,14 @@ suspends int fsck(const struct backends *b, bool repair, struct fsck_counts *cou
         }
         arena_fini(&a);
     }
+    if (rc == 0)
+        rc = fsck_strays(b, repair, counts, &first, e);
     if (rc == 0 && counts->repaired)
         rc = drain_all(b, e);
     STAT_ADD(fsck_missing_total, (uint64_t)counts->missing);
     STAT_ADD(fsck_orphans_total, (uint64_t)counts->orphans);
     STAT_ADD(fsck_mismatched_total, (uint64_t)counts->mismatched);
+    STAT_ADD(fsck_strays_total, (uint64_t)counts->strays);
     STAT_ADD(fsck_repaired_total, (uint64_t)counts->repaired);
     if (rc == 0 && first.code) {
         *e = first;
@@ -333,6 +336,7 @@ void fsck_result(struct buf *out, const struct fsck_counts *c)
     jo_member(&j, "orphans"), jo_i64(&j, c->orphans);
     jo_member(&j, "mismatched"), jo_i64(&j, c->mismatched);
     jo_member(&j, "aliases"), jo_i64(&j, c->aliases);
+    jo_member(&j, "strays"), jo_i64(&j, c->strays);
     jo_member(&j, "repaired"), jo_i64(&j, c->repaired);
     jo_end(&j, '}');
 }

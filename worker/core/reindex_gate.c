@@ -90,11 +90,11 @@ static int shut(struct reindex_gate *gate, const struct store_collection *c, str
     gate->shut = true;
     return err_set(e, ERR_CONFLICT,
                    "Generation %lld of '" STR_FMT "' does not pass: nDCG@10 is %.4f, that of the one that is searched "
-                   "%.4f; %+.4f is less than %+.4f (recall@10 %.4f, %.4f; MRR %.4f, %.4f; %zu questions). "
+                   "%.4f%s; %+.4f is less than %+.4f (recall@10 %.4f, %.4f; MRR %.4f, %.4f; %zu questions). "
                    "It is kept: promote or drop it",
                    (long long)c->shadow.no, STR_ARG(str_sub(c->name, 0, 40)), next->ndcg, now->ndcg,
-                   next->ndcg - now->ndcg, gate->min_delta, next->recall, now->recall, next->mrr, now->mrr,
-                   gate->questions);
+                   now->degraded ? " by words alone" : "", next->ndcg - now->ndcg, gate->min_delta, next->recall,
+                   now->recall, next->mrr, now->mrr, gate->questions);
 }
 
 suspends static int pass(const struct backends *b, struct arena *a, const struct store_collection *c,

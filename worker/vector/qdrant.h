@@ -1,5 +1,6 @@
 /* What the files of the Qdrant product share: qdrant_call.c makes one call, qdrant_filter.c translates a filter,
- * qdrant_collection.c makes collections and aliases, vector_qdrant.c has the other verbs. */
+ * qdrant_collection.c makes collections and aliases, qdrant_stray.c finds what nobody needs, vector_qdrant.c has the other
+ * verbs. */
 #pragma once
 #include "common/buf.h"
 #include "worker/io/httpc.h"
@@ -48,8 +49,12 @@ void qdrant_forget(struct qdrant *q, struct str name); /* it may not be there an
 suspends must_use int qdrant_alias_set(struct vectors *, const struct vector_space *, bool anew, bool *changed,
                                        struct err *);
 suspends must_use int qdrant_alias_is_set(struct vectors *, const struct vector_space *, bool *yes, struct err *);
+struct str qdrant_alias_name(struct qdrant *q, struct arena *a, const struct vector_space *s);
 /* Takes the alias away if it leads to this space. */
 suspends must_use int qdrant_alias_drop(struct qdrant *q, struct arena *a, const struct vector_space *s, struct err *e);
+/* The verb stray of vector.h. */
+suspends must_use int qdrant_stray(struct vectors *, const struct vector_space *known, size_t n,
+                                   struct vector_space *out, bool *found, struct err *);
 
 /* Adds `filter` as a condition on the payload's metadata: it lets through all that match, and others where Qdrant cannot
  * say it (text has no order there; a number in an array is in the range when any element is). False, and nothing is

@@ -88,7 +88,7 @@ suspends int qdrant_ensure(struct qdrant *q, struct arena *a, struct str name, i
 
 /* ---- aliases ---- */
 
-static struct str alias_of(struct qdrant *q, struct arena *a, const struct vector_space *s)
+struct str qdrant_alias_name(struct qdrant *q, struct arena *a, const struct vector_space *s)
 {
     char id[UUID_TEXT_LEN + 1] = {0};
     uuid_text(&s->collection, id);
@@ -148,7 +148,7 @@ suspends int qdrant_alias_set(struct vectors *v, const struct vector_space *s, b
     if (!*changed)
         return 0;
     struct arena a = {0};
-    struct str name = qdrant_name(q, &a, s), alias = alias_of(q, &a, s), out = deletion(&a, alias);
+    struct str name = qdrant_name(q, &a, s), alias = qdrant_alias_name(q, &a, s), out = deletion(&a, alias);
     struct str actions = arena_printf(
         &a, STR_FMT ",{\"create_alias\":{\"collection_name\":\"" STR_FMT "\",\"alias_name\":\"" STR_FMT "\"}}",
         STR_ARG(out), STR_ARG(name), STR_ARG(alias));
@@ -174,14 +174,14 @@ suspends int qdrant_alias_is_set(struct vectors *v, const struct vector_space *s
 {
     struct qdrant *q = (struct qdrant *)v;
     struct arena a = {0};
-    int rc = has_alias(q, &a, qdrant_name(q, &a, s), alias_of(q, &a, s), yes, e);
+    int rc = has_alias(q, &a, qdrant_name(q, &a, s), qdrant_alias_name(q, &a, s), yes, e);
     arena_fini(&a);
     return rc;
 }
 
 suspends int qdrant_alias_drop(struct qdrant *q, struct arena *a, const struct vector_space *s, struct err *e)
 {
-    struct str name = qdrant_name(q, a, s), alias = alias_of(q, a, s);
+    struct str name = qdrant_name(q, a, s), alias = qdrant_alias_name(q, a, s);
     bool yes;
     int status;
     if (has_alias(q, a, name, alias, &yes, e) || (yes && change_aliases(q, a, deletion(a, alias), &status, e)))

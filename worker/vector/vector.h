@@ -80,6 +80,12 @@ struct vector_ops {
      * have. *changed: it did. drop() takes the alias away if it leads to the space. */
     suspends int (*alias)(struct vectors *, const struct vector_space *, bool anew, bool *changed, struct err *);
     suspends int (*has_alias)(struct vectors *, const struct vector_space *, bool *yes, struct err *);
+    /* A space in which there is something, points or an alias, although it is none of `known`: every space that the store
+     * has, of dimension 0 if that is not known yet, and every collection, of generation 0. Or with no collection (a zero
+     * id) a place for spaces of one generation and dimension that holds nothing, and none of `known` needs. drop() removes
+     * either. NULL: the product does not tell. For fsck. */
+    suspends int (*stray)(struct vectors *, const struct vector_space *known, size_t n, struct vector_space *out,
+                          bool *found, struct err *);
     void (*free)(struct vectors *);
 };
 struct vectors {

@@ -45,6 +45,7 @@ static const struct vector_ops qdrant_ops = {
     .check = qdrant_check,
     .alias = qdrant_alias_set,
     .has_alias = qdrant_alias_is_set,
+    .stray = qdrant_stray,
     .free = qdrant_free,
 };
 
@@ -259,11 +260,25 @@ static suspends int qdrant_describe(struct vectors *v, const struct vector_space
     return rc;
 }
 
+/* Qdrant's collection itself. */
+static suspends int drop_place(struct qdrant *q, struct arena *a, const struct vector_space *s, struct err *e)
+{
+    struct qdrant_reply r;
+    struct str name = qdrant_name(q, a, s);
+    qdrant_forget(q, name);
+    return qdrant_call(q, a, "DELETE", qdrant_path(a, name, ""), STR(""), false, &r, e);
+}
+
 static suspends int qdrant_drop(struct vectors *v, const struct vector_space *s, struct err *e)
 {
     struct qdrant *q = (struct qdrant *)v;
     struct arena a = {0};
     struct buf b = {0};
+    if (uuid_is_zero(&s->collection)) {
+        int done = drop_place(q, &a, s, e);
+        arena_fini(&a);
+        return done;
+    }
     buf_lit(&b, "\"must\":[");
     of_collection(&b, s);
     buf_lit(&b, "]");
