@@ -1,6 +1,7 @@
 /* The ingest role: leases jobs and runs them, and sweeps up files that nobody refers to any more. */
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/scoreboard.h"
 #include "worker/core/outbox.h"
 #include "worker/core/watch.h"
 #include "worker/core/webhook.h"
@@ -10,7 +11,8 @@
 #include "worker/wiring.h"
 
 enum { SWEEP_EVERY = 60, SWEEP_FIRST = 10, SWEEP_BATCH = 100 }; /* seconds, files */
-enum { SWEEP_VECTORS = 1000, SWEEP_DELIVERIES = 1000 };         /* looked at in one round */
+enum { SWEEP_VECTORS = 1000 };                                  /* looked at in one round */
+enum { SWEEP_DELIVERIES = 1000, SWEEP_STEP_MS = 50 };           /* of one step, and between two */
 enum { DRAIN_BATCH = 100 };                                     /* entries of the outbox taken at a time */
 
 static struct {
@@ -22,6 +24,25 @@ static struct {
     struct webhook_sender *webhooks;
     bool draining;
 } role;
+
+/* All that there is to do: in steps, as others want to write, too. */
+suspends static void sweep_deliveries(void)
+{
+    const struct config *cfg = role.h->cfg;
+    struct err e = {0};
+    int64_t done, dropped, all = 0;
+    int rc;
+    do {
+        rc = STORE_CALL(role.backends.store, delivery_sweep, cfg->webhooks_retention * 1000, cfg->webhooks_max_waiting,
+                        SWEEP_DELIVERIES, &done, &dropped, &e);
+        all += rc ? 0 : dropped;
+    } while (rc == 0 && done && !role.draining && fiber_sleep(SWEEP_STEP_MS * MS) == 0);
+    if (rc && !err_retryable(e.code))
+        log_err(LOG_WARN, "sweeping deliveries", &e);
+    STAT_ADD(webhooks_dropped_total, (uint64_t)all);
+    if (all)
+        log_warn("webhooks: %lld deliveries are dropped, as more than webhooks.max_waiting waited", (long long)all);
+}
 
 /* Every ingest worker sweeps; removing what is already gone does no harm. */
 suspends static void sweep_main(void *arg)
@@ -42,12 +63,8 @@ suspends static void sweep_main(void *arg)
         if (STORE_CALL(role.backends.store, embeddings_sweep, &cursor, SWEEP_VECTORS, &vectors, &e) &&
             !err_retryable(e.code))
             log_err(LOG_WARN, "sweeping embeddings", &e);
-        int64_t deliveries = 0;
-        if (STORE_CALL(role.backends.store, delivery_sweep, role.h->cfg->webhooks_retention * 1000, SWEEP_DELIVERIES,
-                       &deliveries, &e) &&
-            !err_retryable(e.code))
-            log_err(LOG_WARN, "sweeping deliveries", &e);
-        pause = (rc == 0 && removed == SWEEP_BATCH) || deliveries == SWEEP_DELIVERIES ? 1 : SWEEP_EVERY;
+        sweep_deliveries();
+        pause = rc == 0 && removed == SWEEP_BATCH ? 1 : SWEEP_EVERY;
     }
     role.sweeper = NULL;
 }

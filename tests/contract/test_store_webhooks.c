@@ -49,6 +49,16 @@ static void test_delivery(struct world *w, const struct store_webhook *h)
     ok(w, GET(w, delivery_create, &h->id, &in, &out));
 }
 
+/* One step of at most `max`. How many it was; *dropped of them for want of room. */
+static int64_t sweep(struct world *w, int64_t keep_us, int64_t max_waiting, int max, int64_t *dropped)
+{
+    int64_t done;
+    ok(w, DO(w, delivery_sweep, keep_us, max_waiting, max, &done, dropped));
+    return done;
+}
+
+#define NO_STEP(w, max_waiting) same(w, sweep(w, 3600 * SECOND, max_waiting, 10, &(int64_t){0}), 0)
+
 static bool end_try(struct world *w, const struct store_delivery *d, enum delivery_state state, int64_t delay_us)
 {
     bool disabled = false;
@@ -300,13 +310,14 @@ static void no_receiver_takes_all_places(struct world *w)
 
 static void receivers_are_given_up(struct world *w)
 {
+    int64_t dropped;
     struct store_webhook gone = a_webhook(w, "[]"), failing = a_webhook(w, "[]"), now;
     struct store_webhook_patch on = {.set_enabled = true, .enabled = true};
     struct store_delivery *d;
     struct store_delivery_end in = {.state = DELIVERY_failed, .status = 410, .error = STR("status 410"), .gone = true};
     bool disabled;
-    test_delivery(w, &gone);
-    test_delivery(w, &gone);
+    for (int i = 0; i < 4; i++)
+        test_delivery(w, &gone);
     same(w, take(w, 60 * SECOND, 10, 1, &d), 1);
     in.no = d->no;
     in.tries = d->tries;
@@ -315,13 +326,20 @@ static void receivers_are_given_up(struct world *w)
     now = webhook_of(w, &gone.id);
     must(w, !now.enabled && now.version == 2);
     same_str(w, now.disabled_reason, "gone");
-    d = deliveries(w, &gone, 2);
-    must(w, d[0].state == DELIVERY_failed && d[0].ended_us > 0 && d[0].tries == 0);
-    same_str(w, d[0].error, "the webhook was disabled");
+    test_delivery(w, &failing);
+    same(w, sweep(w, 3600 * SECOND, 100, 2, &dropped), 2);
+    same(w, sweep(w, 3600 * SECOND, 100, 2, &dropped), 1);
+    NO_STEP(w, 100);
+    same(w, dropped, 0);
+    d = deliveries(w, &gone, 4);
+    for (int i = 0; i < 3; i++) {
+        must(w, d[i].state == DELIVERY_failed && d[i].ended_us > 0 && d[i].tries == 0);
+        same_str(w, d[i].error, "the webhook was disabled");
+    }
+    must(w, deliveries(w, &failing, 1)->state == DELIVERY_waiting);
     ok(w, GET(w, webhook_patch, &gone.id, &on, 0, &now));
     must(w, now.enabled && !now.disabled_reason.n && !now.failures && !now.failing_since_us);
 
-    test_delivery(w, &failing);
     same(w, take(w, 60 * SECOND, 10, 1, &d), 1);
     in = (struct store_delivery_end){.no = d->no, .tries = 1, .error = STR("x"), .patience_us = 3600 * SECOND};
     ok(w, DO(w, delivery_end, &in, &disabled));
@@ -341,6 +359,7 @@ static void receivers_are_given_up(struct world *w)
     now = webhook_of(w, &failing.id);
     same_str(w, now.disabled_reason, "failing");
     same(w, now.failures, 3);
+    same(w, sweep(w, 3600 * SECOND, 100, 2, &dropped), 1);
     must(w, deliveries(w, &failing, 1)->state == DELIVERY_failed);
 }
 
@@ -365,7 +384,7 @@ static void old_ones_are_swept(struct world *w)
 {
     struct store_webhook h = a_webhook(w, "[]");
     struct store_delivery *d, *page;
-    int64_t removed, counts[DELIVERY_STATE_COUNT];
+    int64_t dropped, counts[DELIVERY_STATE_COUNT];
     size_t n;
     bool more;
     for (int i = 0; i < 5; i++)
@@ -380,18 +399,84 @@ static void old_ones_are_swept(struct world *w)
     ok(w, DO(w, delivery_counts, counts));
     must(w, counts[DELIVERY_waiting] == 3 && counts[DELIVERY_sending] == 1 && counts[DELIVERY_delivered] == 1 &&
                 counts[DELIVERY_failed] == 0);
-    ok(w, DO(w, delivery_sweep, 3600 * SECOND, 10, &removed));
-    same(w, removed, 0);
+    NO_STEP(w, 100);
     behind_its_back(w, "UPDATE webhook_deliveries SET created_us = created_us - 3601000000 WHERE no <= 4",
                     "UPDATE webhook_deliveries SET created_us = created_us - 3601000000 WHERE no <= 4");
-    ok(w, DO(w, delivery_sweep, 3600 * SECOND, 3, &removed));
-    same(w, removed, 3);
-    ok(w, DO(w, delivery_sweep, 3600 * SECOND, 3, &removed));
-    same(w, removed, 1);
+    same(w, sweep(w, 3600 * SECOND, 100, 3, &dropped), 3);
+    same(w, sweep(w, 3600 * SECOND, 100, 3, &dropped), 1);
+    same(w, dropped, 0);
+    NO_STEP(w, 100);
     deliveries(w, &h, 1);
+}
+
+/* Nobody waits for the end of its deliveries, which may be many. */
+static void a_deleted_one_goes_in_steps(struct world *w)
+{
+    struct store_webhook h = a_webhook(w, "[\"job.*\"]"), other = a_webhook(w, "[]"), now, *list;
+    struct store_collection c = a_collection(w, "c");
+    struct store_document doc = a_document(w, &c, "text");
+    struct store_page page = {.limit = 10};
+    struct store_delivery *d;
+    struct store_job out;
+    int64_t counts[DELIVERY_STATE_COUNT], dropped;
+    size_t n;
+    bool more;
+    for (int i = 0; i < 5; i++)
+        test_delivery(w, &h);
+    same(w, take(w, 60 * SECOND, 1, 1, &d), 1);
+    test_delivery(w, &other);
     ok(w, DO(w, webhook_delete, &h.id, 0));
+    fails(w, ERR_NOT_FOUND, GET(w, webhook_get, &h.id, &now));
+    fails(w, ERR_NOT_FOUND, GET(w, delivery_list, &h.id, NULL, 1, &d, &n, &more));
+    ok(w, GET(w, webhook_list, &page, &list, &n, &more));
+    same(w, n, 1);
+    same_id(w, list[0].id, other.id);
+    ok(w, GET(w, webhook_create, &other, 2, &now)); /* it does not count either */
+    ok(w, GET(w, job_cancel, &doc.job, &out));      /* and is told of nothing */
+    end_try(w, &(struct store_delivery){.no = d->no, .tries = d->tries}, DELIVERY_waiting, 0);
+    same(w, sweep(w, 3600 * SECOND, 100, 3, &dropped), 3);
     ok(w, DO(w, delivery_counts, counts));
-    same(w, counts[DELIVERY_waiting], 0);
+    same(w, counts[DELIVERY_waiting], 3);
+    same(w, sweep(w, 3600 * SECOND, 100, 3, &dropped), 2);
+    same(w, sweep(w, 3600 * SECOND, 100, 3, &dropped), 1); /* itself */
+    same(w, dropped, 0);
+    NO_STEP(w, 100);
+    deliveries(w, &other, 1);
+}
+
+/* The newest are kept: they say most of how things are. What is under way goes on. */
+static void what_waits_has_a_bound(struct world *w)
+{
+    struct store_webhook h = a_webhook(w, "[]"), other = a_webhook(w, "[]"), now;
+    struct store_delivery *d, *taken, *before;
+    int64_t dropped;
+    for (int i = 0; i < 8; i++)
+        test_delivery(w, &h);
+    same(w, take(w, 60 * SECOND, 1, 1, &taken), 1); /* the oldest */
+    for (int i = 0; i < 3; i++)
+        test_delivery(w, &other);
+    NO_STEP(w, 7);
+    now = webhook_of(w, &h.id);
+    must(w, now.dropped == 0 && now.last_dropped_us == 0);
+    before = deliveries(w, &h, 8);
+    same(w, sweep(w, 3600 * SECOND, 3, 3, &dropped), 3);
+    same(w, dropped, 3);
+    d = deliveries(w, &h, 5);
+    for (int i = 0; i < 4; i++)
+        same_id(w, d[i].id, before[i].id);
+    must(w, uuid_eq(&d[4].id, &taken->id) && d[4].state == DELIVERY_sending);
+    same(w, sweep(w, 3600 * SECOND, 3, 3, &dropped), 1);
+    same(w, dropped, 1);
+    NO_STEP(w, 3);
+    now = webhook_of(w, &h.id);
+    must(w, now.dropped == 4 && now.last_dropped_us > 0 && now.version == 1 && !now.failures && !now.last_try_us);
+    must(w, webhook_of(w, &other.id).dropped == 0);
+    deliveries(w, &other, 3);
+    end_try(w, taken, DELIVERY_waiting, 0); /* it waits again, and is the oldest */
+    same(w, sweep(w, 3600 * SECOND, 3, 3, &dropped), 1);
+    d = deliveries(w, &h, 3);
+    for (int i = 0; i < 3; i++)
+        same_id(w, d[i].id, before[i].id);
 }
 
 int main(int argc, char **argv)
@@ -402,7 +487,8 @@ int main(int argc, char **argv)
         TEST(other_jobs_are_told),       TEST(a_disabled_one_is_told_nothing),
         TEST(a_try_is_leased),           TEST(no_receiver_takes_all_places),
         TEST(receivers_are_given_up),    TEST(a_try_that_was_cut_off_says_nothing_of_the_receiver),
-        TEST(old_ones_are_swept),
+        TEST(old_ones_are_swept),        TEST(a_deleted_one_goes_in_steps),
+        TEST(what_waits_has_a_bound),
     };
     return contract_main("webhooks", tests, sizeof tests / sizeof *tests, argc, argv);
 }

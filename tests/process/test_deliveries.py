@@ -70,3 +70,37 @@ def test_documents_do_not_wait_for_the_end_of_a_delivery(postgres):
         state = "SELECT state FROM webhook_deliveries"
         wait_for(lambda: look.execute(state).fetchall() == [(2,)], "the end of the delivery", 60)
         assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("product", ["sqlite", "postgresql"])
+def test_what_waits_is_bounded_and_what_is_deleted_goes(request, product):
+    """The sweep looks some seconds after the start, and at once for all that there is to do."""
+    config = {
+        "outgoing": {"allow_networks": ["127.0.0.1"]},
+        "webhooks": {"max_waiting": 100, "concurrency": 4, "timeout": "120s"},
+        "ingest": {"workers": 1},
+    }
+    if product == "postgresql":
+        config["database"] = {"url": request.getfixturevalue("postgres").new_database(), "auto_migrate": True}
+    with Receiver() as receiver, Ragd(config) as ragd:
+
+        def a_webhook(path):
+            hook = {"url": receiver.url + path, "events": ["job.*"], "secret": SECRET}
+            webhook = ragd.post("/api/v1/webhooks", json=hook).json()
+            return f"/api/v1/webhooks/{webhook['id']}"
+
+        away, deleted = a_webhook("/held"), a_webhook("/held?deleted")
+        made = [ragd.post(f"{away}/test").json()["id"] for _ in range(104)]
+        assert ragd.post(f"{deleted}/test").status_code == 201
+        wait_for(lambda: receiver.holding == 2, "the first delivery of both")
+        assert ragd.request("DELETE", deleted).status_code == 204
+        wait_for(lambda: ragd.get(away).json()["dropped"], "what is too much to be dropped", 60)
+        now = ragd.get(away).json()
+        assert now["dropped"] == 3 and now["last_dropped_at"] and now["last_error"] is None and now["enabled"]
+        kept = ragd.get(f"{away}/deliveries?limit=100&after={made[103]}").json()["data"]
+        assert [d["id"] for d in kept] == made[102:3:-1] + made[:1]  # the first was under way, the next were the oldest
+        wait_for(lambda: "ragd_webhooks_dropped_total 3\n" in ragd.get("/metrics").text, lambda: ragd.get("/metrics").text)
+        assert "3 deliveries are dropped" in ragd.log()
+        receiver.release()
+        all_ended = 'ragd_webhook_deliveries{state="delivered"} 101\n'
+        wait_for(lambda: all_ended in ragd.get("/metrics").text, lambda: ragd.get("/metrics").text, 60)

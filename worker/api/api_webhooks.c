@@ -36,6 +36,8 @@ static void write_webhook(struct request *r, struct json_out *o, const struct st
     jo_member(o, "last_try_at"), jo_time(o, h->last_try_us);
     jo_member(o, "last_status"), h->last_status ? jo_i64(o, h->last_status) : jo_null(o);
     jo_member(o, "last_error"), h->last_error.n ? jo_str(o, h->last_error) : jo_null(o);
+    jo_member(o, "dropped"), jo_i64(o, h->dropped);
+    jo_member(o, "last_dropped_at"), jo_time(o, h->last_dropped_us);
     jo_member(o, "version"), jo_i64(o, h->version);
     jo_member(o, "created_at"), jo_time(o, uuid_time_us(&h->id));
     jo_member(o, "updated_at"), jo_time(o, h->updated_us);

@@ -20,6 +20,8 @@ static void read_webhook(const struct pg_rows *r, int row, struct store_webhook 
     out->last_try_us = next_i64(&c);
     out->last_status = (int)next_i64(&c);
     out->last_error = next_str(&c);
+    out->dropped = next_i64(&c);
+    out->last_dropped_us = next_i64(&c);
 }
 
 suspends int pg_webhook_create(struct store *st, struct arena *a, const struct store_webhook *in, int64_t max,
@@ -248,17 +250,21 @@ suspends int pg_delivery_end(struct store *st, const struct store_delivery_end *
     return rc;
 }
 
-suspends int pg_delivery_sweep(struct store *st, int64_t keep_us, int max, int64_t *removed, struct err *e)
+suspends int pg_delivery_sweep(struct store *st, int64_t keep_us, int64_t max_waiting, int max, int64_t *done,
+                               int64_t *dropped, struct err *e)
 {
     struct arena a = {0};
     struct pg_args args;
     struct pg_rows r;
     pg_args_init(&args, &a);
     pg_arg_i64(&args, keep_us);
+    pg_arg_i64(&args, max_waiting);
     pg_arg_i64(&args, max);
     int rc = pg_call(pg_of(st)->pg, S_DELIVERY_SWEEP, &args, &a, &r, e);
-    if (rc == 0)
-        *removed = pg_i64(&r, 0, 0);
+    if (rc == 0) {
+        *done = pg_i64(&r, 0, 0);
+        *dropped = pg_i64(&r, 0, 1);
+    }
     arena_fini(&a);
     return rc;
 }

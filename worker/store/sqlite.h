@@ -217,7 +217,7 @@ int sqlite_delivery_list(struct store *, struct arena *, const struct uuid *, co
 int sqlite_delivery_take(struct store *, struct arena *, int64_t, int, int, struct store_delivery **, size_t *,
                          struct err *);
 int sqlite_delivery_end(struct store *, const struct store_delivery_end *, bool *, struct err *);
-int sqlite_delivery_sweep(struct store *, int64_t, int, int64_t *, struct err *);
+int sqlite_delivery_sweep(struct store *, int64_t, int64_t, int, int64_t *, int64_t *, struct err *);
 int sqlite_delivery_counts(struct store *, int64_t[DELIVERY_STATE_COUNT], struct err *);
 
 int sqlite_idempotency_begin(struct store *, struct arena *, const struct store_idempotency *, bool *,
@@ -233,6 +233,9 @@ int sqlite_idempotency_end(struct store *, const struct store_idempotency *, str
 must_use int version_is(int64_t have, int64_t want, struct err *e);
 /* Number of a collection that is not deleted; ERR_NOT_FOUND. */
 must_use int collection_no(struct sqlite *db, const struct uuid *id, int64_t *no, struct err *e);
+
+must_use int webhook_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_webhook *out,
+                           struct err *e);
 
 must_use int collection_by_id(struct sqlite *db, struct arena *a, const struct uuid *id, struct store_collection *out,
                               struct err *e);

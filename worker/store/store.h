@@ -280,6 +280,7 @@ struct store_webhook {
     int64_t last_try_us;                /* 0 = none yet */
     int last_status;                    /* 0 = no answer */
     struct str last_error;              /* "" = it went well */
+    int64_t dropped, last_dropped_us;   /* deliveries, as too many waited: since it was made; 0 = never */
 };
 struct store_webhook_patch { /* set_* says which members change; whoever is enabled begins anew, without failures */
     bool set_url, set_events, set_secret, set_headers, set_enabled, enabled;
@@ -498,7 +499,7 @@ struct store_ops {
     suspends int (*webhook_patch)(struct store *, struct arena *, const struct uuid *,
                                   const struct store_webhook_patch *, int64_t if_version, struct store_webhook *out,
                                   struct err *);
-    /* With its deliveries. */
+    /* It is gone at once; its deliveries go with delivery_sweep. */
     suspends int (*webhook_delete)(struct store *, const struct uuid *, int64_t if_version, struct err *);
 
     /* One more, of no job: only type and data of `in` count. ERR_CONFLICT when the webhook is disabled. */
@@ -512,10 +513,14 @@ struct store_ops {
     suspends int (*delivery_take)(struct store *, struct arena *, int64_t lease_us, int max, int each,
                                   struct store_delivery **out, size_t *n, struct err *);
     /* The end of a try. ERR_CONFLICT: another one is under way, or the delivery is gone. *disabled: its webhook was
-     * disabled for it; what waited for that has failed. */
+     * disabled for it; what waits for that fails with delivery_sweep. */
     suspends int (*delivery_end)(struct store *, const struct store_delivery_end *, bool *disabled, struct err *);
-    /* Removes up to `max` that are older than keep_us, whatever their state. */
-    suspends int (*delivery_sweep)(struct store *, int64_t keep_us, int max, int64_t *removed, struct err *);
+    /* One step of what is left to do about them, of up to `max`: of a webhook for which more than max_waiting wait, the
+     * oldest of these are dropped (*dropped: how many); those of a deleted one are removed, and at last itself; those that
+     * wait for one that the server disabled fail; those older than keep_us are removed, whatever their state. *done: how
+     * many; 0: there is nothing to do, or somebody else is at it. */
+    suspends int (*delivery_sweep)(struct store *, int64_t keep_us, int64_t max_waiting, int max, int64_t *done,
+                                   int64_t *dropped, struct err *);
     suspends int (*delivery_counts)(struct store *, int64_t counts[DELIVERY_STATE_COUNT], struct err *);
 
     /* `fn(arg)` is called, from the loop, when a process of another machine may have queued a job. The op is

@@ -409,7 +409,10 @@ CREATE TABLE webhooks (
     failing_since_us bigint NOT NULL DEFAULT 0,
     last_try_us bigint NOT NULL DEFAULT 0,
     last_status int NOT NULL DEFAULT 0, -- 0: there was no answer
-    last_error text NOT NULL DEFAULT ''
+    last_error text NOT NULL DEFAULT '',
+    dropped bigint NOT NULL DEFAULT 0, -- deliveries, as too many waited
+    last_dropped_us bigint NOT NULL DEFAULT 0,
+    deleted boolean NOT NULL DEFAULT false -- nobody sees it; its deliveries are being removed
 );
 -- Numbers of states are the positions in DELIVERY_STATES.
 CREATE TABLE webhook_deliveries (
@@ -428,6 +431,7 @@ CREATE TABLE webhook_deliveries (
 );
 CREATE INDEX webhook_deliveries_page ON webhook_deliveries (webhook, no);
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook, due_us) WHERE state < 2;
+CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (webhook, no) WHERE state = 0;
 CREATE INDEX webhook_deliveries_sending ON webhook_deliveries (webhook, due_us) WHERE state = 1;
 CREATE INDEX webhook_deliveries_age ON webhook_deliveries (created_us);
 CREATE INDEX webhook_deliveries_state ON webhook_deliveries (state); -- to count them
@@ -477,7 +481,7 @@ DECLARE
     v_now bigint := ragd_now();
 BEGIN
     PERFORM 1 FROM webhooks WHERE no = (SELECT webhook FROM webhook_deliveries WHERE no = p_no)
-        FOR NO KEY UPDATE; -- the webhook first, as its deletion does
+        FOR NO KEY UPDATE; -- the webhook first, as the sweep does
     UPDATE webhook_deliveries SET state = p_state, status = p_status, error = p_error,
         due_us = CASE p_state WHEN 0 THEN v_now + p_delay ELSE 0 END,
         ended_us = CASE p_state WHEN 0 THEN 0 ELSE v_now END
@@ -497,10 +501,57 @@ BEGIN
     UPDATE webhooks SET enabled = false, version = version + 1, updated_us = v_now,
         disabled_reason = CASE WHEN p_gone THEN 'gone' ELSE 'failing' END
         WHERE no = v_webhook AND enabled AND (p_gone OR (p_patience > 0 AND failing_since_us <= v_now - p_patience));
-    IF NOT FOUND THEN
-        RETURN 0;
+    RETURN CASE WHEN FOUND THEN 1 ELSE 0 END;
+END $$;
+
+-- One step of what is left to do about deliveries; the first kind of it that there is. What it asks for fits the index that
+-- is meant and no other: of a range of numbers the planner would think that the primary key serves.
+CREATE FUNCTION ragd_delivery_sweep(p_keep bigint, p_max_waiting bigint, p_max bigint, OUT done bigint, OUT dropped bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := ragd_now();
+    v_chore int;
+    v_webhook bigint;
+    v_edge bigint; -- the newest of those that are meant
+    v_nos bigint[];
+BEGIN
+    done := 0;
+    dropped := 0;
+    IF NOT pg_try_advisory_xact_lock(7236828422) THEN
+        RETURN; -- of two that do the same one would wait for the other, row by row
     END IF;
-    UPDATE webhook_deliveries SET state = 3, due_us = 0, ended_us = v_now, error = 'the webhook was disabled'
-        WHERE webhook = v_webhook AND state = 0;
-    RETURN 1;
+    SELECT * INTO v_chore, v_webhook, v_edge FROM (
+        SELECT 1, w.no, d.no FROM webhooks w CROSS JOIN LATERAL (SELECT x.no FROM webhook_deliveries x
+                WHERE x.webhook = w.no AND x.state = 0 ORDER BY x.no DESC LIMIT 1 OFFSET p_max_waiting) d WHERE NOT w.deleted
+        UNION ALL SELECT 2, no, 9223372036854775807 FROM webhooks WHERE deleted
+        UNION ALL SELECT 3, w.no, 9223372036854775807 FROM webhooks w WHERE w.disabled_reason <> ''
+            AND EXISTS (SELECT 1 FROM webhook_deliveries x WHERE x.webhook = w.no AND x.state = 0)
+        UNION ALL SELECT 4, 0, 0 WHERE EXISTS (SELECT 1 FROM webhook_deliveries WHERE created_us < v_now - p_keep)) chores
+        LIMIT 1;
+    IF v_chore IS NULL THEN
+        RETURN;
+    ELSIF v_chore = 4 THEN
+        v_nos := ARRAY(SELECT no FROM webhook_deliveries WHERE created_us < v_now - p_keep ORDER BY created_us LIMIT p_max);
+    ELSIF v_chore = 2 THEN
+        v_nos := ARRAY(SELECT no FROM webhook_deliveries WHERE (webhook, no) > (v_webhook, 0) AND (webhook, no) < (v_webhook + 1, 0)
+            ORDER BY webhook, no LIMIT p_max);
+    ELSE
+        PERFORM 1 FROM webhooks WHERE no = v_webhook FOR NO KEY UPDATE; -- before its deliveries, as at the end of a try
+        v_nos := ARRAY(SELECT no FROM (SELECT no FROM webhook_deliveries WHERE webhook = v_webhook AND state = 0
+            ORDER BY no LIMIT p_max) oldest WHERE no <= v_edge);
+    END IF;
+    IF v_chore = 3 THEN
+        UPDATE webhook_deliveries SET state = 3, due_us = 0, ended_us = v_now, error = 'the webhook was disabled'
+            WHERE no = ANY (v_nos) AND state = 0;
+    ELSE
+        DELETE FROM webhook_deliveries WHERE no = ANY (v_nos) AND (v_chore <> 1 OR state = 0);
+    END IF;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    IF v_chore = 1 THEN
+        dropped := done;
+        UPDATE webhooks w SET dropped = w.dropped + done, last_dropped_us = v_now WHERE no = v_webhook;
+    ELSIF v_chore = 2 AND done = 0 THEN
+        DELETE FROM webhooks WHERE no = v_webhook;
+        done := 1;
+    END IF;
 END $$;

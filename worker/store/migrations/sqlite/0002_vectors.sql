@@ -147,7 +147,10 @@ CREATE TABLE webhooks (
     failing_since_us INTEGER NOT NULL DEFAULT 0,
     last_try_us INTEGER NOT NULL DEFAULT 0,
     last_status INTEGER NOT NULL DEFAULT 0, -- 0: there was no answer
-    last_error TEXT NOT NULL DEFAULT ''
+    last_error TEXT NOT NULL DEFAULT '',
+    dropped INTEGER NOT NULL DEFAULT 0, -- deliveries, as too many waited
+    last_dropped_us INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT 0 -- nobody sees it; its deliveries are being removed
 );
 -- Numbers of states are the positions in DELIVERY_STATES.
 CREATE TABLE webhook_deliveries (
@@ -166,6 +169,7 @@ CREATE TABLE webhook_deliveries (
 );
 CREATE INDEX webhook_deliveries_page ON webhook_deliveries (webhook, no);
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook, due_us) WHERE state < 2;
+CREATE INDEX webhook_deliveries_waiting ON webhook_deliveries (webhook, no) WHERE state = 0;
 CREATE INDEX webhook_deliveries_sending ON webhook_deliveries (webhook, due_us) WHERE state = 1;
 CREATE INDEX webhook_deliveries_age ON webhook_deliveries (created_us);
 CREATE INDEX webhook_deliveries_state ON webhook_deliveries (state); -- to count them
