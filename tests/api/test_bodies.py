@@ -78,6 +78,42 @@ def test_searches(api, shared, body):
 
 
 @SETTINGS
+@given(body=near({"question": TEXT, "query": TEXT, "top_k": st.integers(1, 20), "filter": FILTERS, "answer": st.sampled_from(["auto", "extractive"]),
+                  "stream": st.booleans(), "max_tokens": st.integers(), "model": TEXT,
+                  "history": st.lists(near({"role": st.sampled_from(["user", "assistant"]), "content": TEXT}), max_size=3)}))  # fmt: skip
+def test_questions(api, shared, body):
+    harmless(api.post("/api/v1/ask", content=encode(body), headers=HEADERS))
+
+
+@SETTINGS
+@given(body=near({"url": st.sampled_from(["http://127.0.0.1:9/", "http://127.0.0.1:9/\ud800"]) | TEXT, "secret": TEXT, "enabled": st.just(False),
+                  "events": st.lists(st.sampled_from(["job.*", "document.ready"]) | TEXT, min_size=1, max_size=3),
+                  "headers": st.dictionaries(TEXT, TEXT, max_size=3)}))  # fmt: skip
+def test_webhooks(api, body):
+    response = harmless(api.post("/api/v1/webhooks", content=encode(body), headers=HEADERS))
+    if response.status_code == 201:
+        made = f"/api/v1/webhooks/{response.json()['id']}"
+        harmless(api.patch(made, content=encode(body), headers=HEADERS))
+        assert api.delete(made).status_code == 204
+
+
+JUDGED = TEXT | near({"external_id": TEXT, "document_id": TEXT, "chunk_id": TEXT, "grade": st.integers() | st.floats()})
+
+
+@SETTINGS
+@given(body=near({"name": TEXT, "questions": st.lists(near({"id": TEXT, "query": TEXT, "relevant": st.lists(JUDGED, max_size=3)}), max_size=3)}),
+       run=near({"set": TEXT, "mode": st.sampled_from(["lexical", "hybrid"]), "k": st.integers(), "base": TEXT}))  # fmt: skip
+def test_golden_sets(api, body, run):
+    response = harmless(api.post("/api/v1/eval/sets", content=encode(body), headers=HEADERS))
+    harmless(api.post("/api/v1/eval/runs", content=encode(run), headers=HEADERS))
+    if response.status_code == 201:
+        made = response.json()
+        if isinstance(run, dict):
+            harmless(api.post("/api/v1/eval/runs", content=encode({**run, "set": made["id"]}), headers=HEADERS))
+        assert api.delete(f"/api/v1/eval/sets/{made['id']}").status_code == 204
+
+
+@SETTINGS
 @given(filter=FILTERS, q=TEXT, tag=TEXT, external_id=TEXT, limit=st.integers())
 def test_lists(api, shared, filter, q, tag, external_id, limit):
     params = {"filter": json.dumps(filter), "q": q, "tag": tag, "external_id": external_id, "limit": limit}
@@ -88,7 +124,7 @@ def test_lists(api, shared, filter, q, tag, external_id, limit):
 @SETTINGS
 @given(body=st.binary(max_size=200))
 def test_bytes(api, shared, body):
-    for path in ("/api/v1/search", "/api/v1/collections", api.path(shared, "/documents/delete")):
+    for path in ("/api/v1/search", "/api/v1/ask", "/api/v1/webhooks", "/api/v1/eval/sets", "/api/v1/collections", api.path(shared, "/documents/delete")):
         harmless(api.post(path, content=body, headers=HEADERS))
     multipart = {"Content-Type": "multipart/form-data; boundary=b"}
     harmless(api.post(api.path(shared, "/documents"), content=b"--b\r\n" + body + b"\r\n--b--\r\n", headers=multipart))
