@@ -70,6 +70,21 @@ int err_errno(struct err *e, const char *fmt, ...)
     return -1;
 }
 
+int err_prefix(struct err *e, const char *fmt, ...)
+{
+    char msg[sizeof e->msg];
+    va_list ap;
+    if (!e)
+        return -1;
+    memcpy(msg, e->msg, sizeof msg);
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    size_t n = strlen(e->msg);
+    snprintf(e->msg + n, sizeof e->msg - n, "%s", msg);
+    return -1;
+}
+
 int err_status(enum err_code code)
 {
     return table[code].status;

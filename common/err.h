@@ -30,6 +30,8 @@ int err_log(struct err *e, const char *fmt, ...) /* adds the operator's part to 
     __attribute__((format(printf, 2, 3)));
 /* "what: strerror(errno)"; ENOSPC and EDQUOT become ERR_STORAGE_FULL, everything else ERR_INTERNAL. */
 int err_errno(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts a text before the message of an error already set; the rest of it stays. */
+int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 int err_status(enum err_code code);       /* HTTP status */
 const char *err_wire(enum err_code code); /* "not_found" */

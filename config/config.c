@@ -167,6 +167,16 @@ bool config_given(const struct config *cfg, enum config_key key)
     return cfg->origin->of[key].layer != LAYER_DEFAULT;
 }
 
+int config_locate(const struct config *cfg, struct err *e)
+{
+    size_t n = strspn(e->msg, "abcdefghijklmnopqrstuvwxyz_.");
+    int key = config_find((struct str){e->msg, n});
+    if (key < 0 || !config_given(cfg, (enum config_key)key))
+        return -1;
+    const struct config_source *at = &cfg->origin->of[key];
+    return at->line ? err_prefix(e, "%s:%d:%d: ", at->name, at->line, at->col) : err_prefix(e, "%s: ", at->name);
+}
+
 bool config_same(const struct config *a, const struct config *b, enum config_key key)
 {
     const void *x = config_value(a, key), *y = config_value(b, key);

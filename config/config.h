@@ -68,6 +68,8 @@ enum config_apply { CONFIG_HOT, CONFIG_RESPAWN, CONFIG_LISTEN, CONFIG_REFUSE };
 enum config_apply config_key_apply(enum config_key key);
 const char *config_apply_text(enum config_apply apply);           /* "new workers" */
 bool config_given(const struct config *cfg, enum config_key key); /* somebody set it: it is not just the default */
+/* Where an error begins with the name of such a key, puts its place before it: "ragd.yaml:3:5: hooks.ready: …". -1. */
+int config_locate(const struct config *cfg, struct err *e);
 bool config_same(const struct config *a, const struct config *b, enum config_key key);
 
 /* "section.key=value" as --set takes it, secrets as they are: for this server alone. */

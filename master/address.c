@@ -15,6 +15,11 @@ const char *address_shown(const char *key)
     return address_is_admin(key) ? key + strlen(ADDRESS_ADMIN) : key;
 }
 
+const char *address_setting(const struct address *a, const struct config *cfg)
+{
+    return address_is_admin(a->key) ? "server.admin_bind" : cfg->server_port ? "server.port" : "server.bind";
+}
+
 static int bad(const struct addresses *w, struct err *e, const char *spec, const char *why)
 {
     return err_set(e, ERR_VALIDATION, "%s: '%s' %s; use host:port, [v6]:port, :port for all addresses, or unix:/path",

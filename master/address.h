@@ -21,6 +21,8 @@ struct address {
 #define ADDRESS_ADMIN "admin:"
 bool address_is_admin(const char *key);
 const char *address_shown(const char *key); /* without that mark */
+/* The key that named it: "server.bind", "server.port" or "server.admin_bind". */
+const char *address_setting(const struct address *a, const struct config *cfg);
 
 struct addresses {
     const char *what, *mark; /* while they are read: the key of the configuration; what begins each of theirs */

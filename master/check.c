@@ -62,8 +62,9 @@ static bool holds(const struct instance *i, const struct address *a)
 }
 
 /* The first error wins: a wrong configuration is wrong also when its addresses are free. */
-static void found(int *code, int with, const struct err *e, void (*tell)(const char *problem))
+static void found(const struct config *cfg, int *code, int with, struct err *e, void (*tell)(const char *problem))
 {
+    config_locate(cfg, e);
     if (*code != EXIT_CONFIG)
         *code = with;
     tell(e->msg);
@@ -75,7 +76,7 @@ static void try_addresses(const struct config *cfg, int *code, void (*tell)(cons
     struct addresses want;
     struct err e = {.code = ERR_NONE};
     if (addresses_of(&want, cfg, &e) != 0) {
-        found(code, EXIT_CONFIG, &e, tell);
+        found(cfg, code, EXIT_CONFIG, &e, tell);
         return;
     }
     int usable = 0;
@@ -86,12 +87,14 @@ static void try_addresses(const struct config *cfg, int *code, void (*tell)(cons
         if (taken && (holds(&instance, &want.v[i]) || (instance.found && !config_given(cfg, KEY_server_bind))))
             r = 0;
         usable += r == 0;
-        if (r < 0)
-            found(code, EXIT_BIND, &e, tell);
+        if (r < 0) {
+            err_prefix(&e, "%s: ", address_setting(&want.v[i], cfg));
+            found(cfg, code, EXIT_BIND, &e, tell);
+        }
     }
     if (usable == 0 && *code == 0) {
         err_set(&e, ERR_INTERNAL, "server.bind: none of the addresses can be bound on this machine");
-        found(code, EXIT_BIND, &e, tell);
+        found(cfg, code, EXIT_BIND, &e, tell);
     }
 }
 
@@ -101,16 +104,16 @@ int check_start(const struct config *cfg, void (*tell)(const char *problem))
     struct err e = {.code = ERR_NONE};
     int code = 0;
     if (privileges_resolve(&p, cfg, &e) != 0)
-        found(&code, EXIT_CONFIG, &e, tell);
+        found(cfg, &code, EXIT_CONFIG, &e, tell);
     if (privileges_check(&p, cfg, &e) != 0)
-        found(&code, EXIT_CONFIG, &e, tell);
+        found(cfg, &code, EXIT_CONFIG, &e, tell);
     for (enum hook_event event = HOOK_ready; event < HOOK_COUNT; event++)
         if (hook_check(cfg, event, &e) != 0)
-            found(&code, EXIT_CONFIG, &e, tell);
+            found(cfg, &code, EXIT_CONFIG, &e, tell);
     if (logfiles_check(cfg, &e) != 0)
-        found(&code, EXIT_CONFIG, &e, tell);
+        found(cfg, &code, EXIT_CONFIG, &e, tell);
     if (*cfg->server_pidfile && pidfile_check(cfg->server_pidfile, &e) != 0)
-        found(&code, EXIT_CONFIG, &e, tell);
+        found(cfg, &code, EXIT_CONFIG, &e, tell);
     try_addresses(cfg, &code, tell);
     return code;
 }

@@ -82,7 +82,7 @@ struct control *control_open(struct master *m, const char *instead)
     else
         fd = listen_unix(path, 0600, 16, instead && strcmp(instead, path) == 0, &c->dev, &c->ino, &e);
     if (fd < 0) {
-        log_warn("no control socket, `ragd status` and its kin will not work: %s", e.msg);
+        log_warn("no control socket, `ragd status` and its kin will not work: server.control: %s", e.msg);
         free(c);
         return NULL;
     }

@@ -113,8 +113,8 @@ int listen_open(struct listen_set *out, const struct config *cfg, const struct l
             r = err_set(e, ERR_VALIDATION,
                         "server.bind, server.admin_bind: more than %d addresses, with those of the service manager",
                         LISTEN_MAX);
-        else
-            r = open_one(&set, &want.v[i], old, (int)cfg->server_backlog, e);
+        else if ((r = open_one(&set, &want.v[i], old, (int)cfg->server_backlog, e)) < 0)
+            err_prefix(e, "%s: ", address_setting(&want.v[i], cfg));
         if (r < 0) {
             listen_close(&set, old);
             return -1;
@@ -200,7 +200,7 @@ void listen_close_http(struct listen_set *set, const struct listen_set *keep)
 /* The remedy belongs to the message: it is read by somebody whose server does not start. */
 static int explain(struct err *e, const struct address *a, int port, int error)
 {
-    char who[160];
+    char who[120];
     pid_t pid;
     switch (error) {
     case EADDRINUSE:
@@ -212,19 +212,19 @@ static int explain(struct err *e, const struct address *a, int port, int error)
                            address_shown(a->key));
         if (pid > 0)
             return err_set(e, ERR_BUSY,
-                           "cannot listen on %s: the address is in use by pid %d (%s); stop it, or set another "
-                           "server.bind, server.port or server.admin_bind",
+                           "cannot listen on %s: the address is in use by pid %d (%s); stop it, or set another address",
                            address_shown(a->key), (int)pid, who);
         return err_set(e, ERR_BUSY,
-                       "cannot listen on %s: the address is in use; see `ss -ltnp`, or set another server.bind, "
-                       "server.port or server.admin_bind",
+                       "cannot listen on %s: the address is in use; see `ss -ltnp`, or set another address",
                        address_shown(a->key));
     case EACCES:
         return err_set(e, ERR_INTERNAL,
                        "cannot listen on %s: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE",
                        address_shown(a->key));
     case EADDRNOTAVAIL:
-        return err_set(e, ERR_INTERNAL, "cannot listen on %s: this machine has no such address", address_shown(a->key));
+        return err_set(e, ERR_INTERNAL,
+                       "cannot listen on %s: this machine has no such address; `ip address` shows those that it has",
+                       address_shown(a->key));
     default: errno = error; return err_errno(e, "cannot listen on %s", address_shown(a->key));
     }
 }
@@ -302,15 +302,17 @@ static int probe_unix(const struct sockaddr_un *sa, struct err *e)
 /* -1 with ERR_BUSY when somebody listens at `path`. */
 static int check_free(const struct sockaddr_un *sa, struct err *e)
 {
-    char who[160];
+    char who[120];
     const char *path = sa->sun_path;
     int live = probe_unix(sa, e);
     if (live <= 0)
         return live;
     pid_t pid = holder_of_unix(path, who, sizeof who);
     if (pid > 0)
-        return err_set(e, ERR_BUSY, "cannot listen on unix:%s: in use by pid %d (%s)", path, (int)pid, who);
-    return err_set(e, ERR_BUSY, "cannot listen on unix:%s: another process listens there", path);
+        return err_set(e, ERR_BUSY, "cannot listen on unix:%s: in use by pid %d (%s); stop it, or set another path",
+                       path, (int)pid, who);
+    return err_set(e, ERR_BUSY, "cannot listen on unix:%s: another process listens there; stop it, or set another path",
+                   path);
 }
 
 int listen_unix(const char *path, mode_t mode, int backlog, bool replace, dev_t *dev, ino_t *ino, struct err *e)

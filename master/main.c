@@ -335,6 +335,7 @@ static int run_check(struct line *line)
         return code;
     code = check_start(cfg, tell);
     if (cli_check(cfg, &e) != 0) {
+        config_locate(cfg, &e);
         tell(e.msg);
         code = EXIT_CONFIG;
     }

@@ -116,6 +116,7 @@ static int prepare(struct master *m, struct generation **out, struct err *e, con
     if (config_load(&m->args.config, &cfg, e) != 0)
         return -1;
     if (refuse(m->gen->cfg, cfg, e) != 0 || privileges_check(&m->privileges, cfg, e) != 0 || hooks_check(cfg, e) != 0) {
+        config_locate(cfg, e);
         config_free(cfg);
         return -1;
     }
@@ -127,6 +128,7 @@ static int prepare(struct master *m, struct generation **out, struct err *e, con
             return 0;
         }
     }
+    config_locate(cfg, e);
     pidfile_close(&m->reload.pidfile);
     generation_free(g, m->gen);
     return -1;

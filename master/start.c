@@ -28,8 +28,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what, (void)arg; /* it only ends the wait; the tick does the rest */
 }
 
-static int fail(struct master *m, int code, const char *what, const struct err *e)
+static int fail(struct master *m, int code, const char *what, struct err *e)
 {
+    if (m->gen)
+        config_locate(m->gen->cfg, e);
     str_copyz(m->heir.reason, sizeof m->heir.reason, str_of(e->msg));
     log_err(LOG_ERROR, what, e);
     return code;

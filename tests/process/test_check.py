@@ -1,6 +1,7 @@
 """`ragd check`: what a start would do, tried without leaving a trace."""
 
 import os
+import re
 import signal
 import socket
 
@@ -60,12 +61,13 @@ def test_every_problem_is_one_line(ragd):
         f"hooks.ready: {no_program} is not an executable file",
         "hooks.worker_died: /nowhere/hook: No such file",
         "log.access: cannot make ",
-        "cannot listen on 192.0.2.1:80: this machine has no such address",
-        f"cannot listen on unix:{ragd.dir}/none/http.sock: No such file",
+        "server.bind: cannot listen on 192.0.2.1:80: this machine has no such address",
+        f"server.bind: cannot listen on unix:{ragd.dir}/none/http.sock: No such file",
         "database.url: ",
     ):
         assert sum(what in line for line in lines) == 1, (what, lines)
     assert len(lines) == 8
+    assert all(re.match(rf"ragd: {ragd.file}:\d+:\d+: ", line) for line in lines), lines
 
 
 def test_addresses_of_somebody_else_exit_5_and_name_him(ragd):

@@ -121,7 +121,7 @@ def test_a_failed_reload_is_told_and_hooks_are_changed_without_new_workers(ragd)
     assert ragd.cli("reload").returncode == 1
     (env,) = told(ragd, files)
     assert env["RAGD_EVENT"] == "reload_failed"
-    assert env["RAGD_REASON"].startswith("configuration: server.umask cannot be changed by a reload")
+    assert "server.umask cannot be changed by a reload" in env["RAGD_REASON"]
 
 
 def test_each_master_of_an_upgrade_is_ready_once(ragd):

@@ -95,7 +95,8 @@ def test_occupied_port_changes_nothing():
             line = hup(r)
             report("refusal of a reload onto an occupied port, ms", round(1000 * (time.monotonic() - begin)))
             load.more(100)
-        assert f"pid {os.getpid()} (" in line and f"127.0.0.1:{taken}" in line
+        assert f"pid {os.getpid()} (" in line and f"server.bind: cannot listen on 127.0.0.1:{taken}" in line
+        assert re.search(rf"listen: {r.file}:\d+:\d+: ", line)
         assert load.errors == 0, load
         assert r.workers() == before
         assert descriptors(r.pid) == fds
@@ -218,7 +219,9 @@ def test_a_move_that_overlaps_is_refused_with_the_remedy():
 def test_what_only_a_restart_can_change_is_refused_by_name():
     with Ragd() as r:
         r.write_config({"server": {"max_workers": 3}})
-        assert "server.max_workers cannot be changed by a reload: it needs `ragd upgrade` or a restart" in hup(r)
+        line = hup(r)
+        assert "server.max_workers cannot be changed by a reload: it needs `ragd upgrade` or a restart" in line
+        assert re.search(rf"configuration: {r.file}:\d+:\d+: ", line)
 
 
 def test_a_request_in_flight_survives_the_exchange():

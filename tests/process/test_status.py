@@ -60,8 +60,8 @@ def test_rates_and_latencies_are_recent():
     with Ragd() as r:
         for _ in range(3):
             assert r.get("/debug/sleep?ms=60").status_code == 200
-        worker = wait_for(lambda: next((w for w in r.status()["workers"] if w["p99_ms"]), None), "a sample")
-        assert worker["role"] == "http" and worker["requests_per_s"] > 0 and worker["p99_ms"] >= 100
+        worker = wait_for(lambda: next((w for w in r.status()["workers"] if (w["p99_ms"] or 0) >= 100), None), r.status)
+        assert worker["role"] == "http" and worker["requests_per_s"] > 0
         assert worker["p50_ms"] <= worker["p99_ms"] and worker["uptime_s"] > 0
 
 
@@ -283,7 +283,7 @@ def test_a_reload_moves_it_and_exchanges_it(admin):
         with socket.create_server(("127.0.0.1", blocker)):
             r.write_config({"server": {"admin_bind": [f"127.0.0.1:{blocker}"]}})
             done = r.cli("reload")
-            assert done.returncode == 1 and f"listen: cannot listen on 127.0.0.1:{blocker}" in done.stderr
+            assert done.returncode == 1 and f"server.admin_bind: cannot listen on 127.0.0.1:{blocker}" in done.stderr
             assert ask(r, "/livez").status_code == 200
         old, r.admin = r.admin, f"127.0.0.1:{free_port()}"
         r.write_config({"server": {"admin_bind": [r.admin]}})

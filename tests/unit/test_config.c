@@ -247,6 +247,39 @@ static void dotenv(void **state)
         assert_refused(&(struct config_args){.dotenv = file_with(bad[i].text)}, bad[i].expected);
 }
 
+static void errors_that_name_a_key_get_its_place(void **state)
+{
+    char *const env[] = {"RAGD_HOOKS_READY=/h", NULL};
+    const char *const set[] = {"server.user=u"};
+    static const struct {
+        const char *msg, *located; /* `located`: what is put before it */
+    } errors[] = {
+        {"server.pidfile: cannot open it", "F:1:19: "},
+        {"server.pidfile cannot be changed", "F:1:19: "},
+        {"server.pidfiles: nothing", ""},
+        {"server.chroot: was not given", ""},
+        {"hooks.ready: /h: is not there", "RAGD_HOOKS_READY: "},
+        {"server.user: there is none", "--set: "},
+        {"something else: server.pidfile", ""},
+        {"", ""},
+    };
+    const char *file = file_with("server: {pidfile: /p}\n");
+    struct config *cfg = load(&(struct config_args){.file = file, .environ = env, .set = set, .n_set = 1});
+    (void)state;
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        char expected[400];
+        bool in_file = *errors[i].located == 'F';
+        err_set(&e, ERR_BUSY, "%s", errors[i].msg);
+        err_log(&e, "more");
+        assert_int_equal(config_locate(cfg, &e), -1);
+        snprintf(expected, sizeof expected, "%s%s%s", in_file ? file : "", errors[i].located + in_file, errors[i].msg);
+        assert_string_equal(e.msg, expected);
+        assert_int_equal(e.code, ERR_BUSY);
+        assert_string_equal(e.log, "more");
+    }
+    config_free(cfg);
+}
+
 static void port_stands_for_two_addresses(void **state)
 {
     struct config *cfg = load(ENV("PORT=8003"));
@@ -280,6 +313,7 @@ int main(void)
         cmocka_unit_test(service_links_are_not_settings),
         cmocka_unit_test(secrets_come_from_files),
         cmocka_unit_test(dotenv),
+        cmocka_unit_test(errors_that_name_a_key_get_its_place),
         cmocka_unit_test(port_stands_for_two_addresses),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
