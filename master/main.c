@@ -41,8 +41,8 @@ static const struct command commands[] = {
      "  --role ROLE   all (default), http: no ingest workers, ingest: nothing but them\n"
      "Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, USR1 opens\n"
      "the logs anew, USR2 upgrades the binary, TTIN and TTOU add and remove a worker.\n"
-     "Exit codes: 0 stopped as asked, 1 internal, 3 no worker could boot, 5 cannot bind, 6 already running,\n"
-     "78 bad configuration.\n",
+     "Exit codes: 0 stopped as asked, 1 internal, 2 wrong usage, 3 no worker could boot, 5 cannot bind, 6 already\n"
+     "running, 7 the new process of an upgrade could not take over, 78 bad configuration.\n",
      run_serve},
     {"check", "", "Validate the configuration, and try what a start would do",
      "Tries the addresses, looks up the user, and looks at the database's URL, the log, the hooks and the limits,\n"
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
         abort();
     line.args.argv = argv;
     line.args.config.environ = environ;
-    line.args.config.dotenv = access(".env", R_OK) == 0 ? ".env" : NULL;
+    line.args.config.dotenv = access(".", X_OK) == 0 ? ".env" : NULL; /* it may be made, or removed, before a reload */
     int code = parse(&line, argc, argv);
     if (code == 0)
         code = dispatch(&line);

@@ -115,6 +115,33 @@ def test_a_pushed_limit_of_the_http_engine_holds_for_the_next_request():
         assert r.workers() == before
 
 
+def test_what_was_pushed_holds_when_the_command_returns():
+    with Ragd({"server": {"workers": 2}}) as r:
+        before = r.workers()
+        for longest, status in ((1024, 414), (8192, 200)) * 3:
+            r.write_config({"http": {"max_request_line": longest}})
+            assert r.cli("reload").returncode == 0
+            assert {httpx.get(f"{r.url}/livez?{'x' * 2000}", trust_env=False).status_code for _ in range(8)} == {status}
+        assert r.workers() == before
+
+
+def test_a_reload_reads_an_env_file_that_was_made_since_the_start():
+    with Ragd() as r:
+        r.write_config({"server": {"workers": None}})
+        file = r.dir / ".env"
+        file.write_text("WEB_CONCURRENCY=3\n")
+        assert r.cli("reload").returncode == 0
+        wait_for(lambda: len(ready(r)) == 3, "three workers")
+        file.unlink()
+        file.mkdir()
+        done = r.cli("reload")
+        assert done.returncode == 1 and "configuration: .env: is a directory" in done.stderr
+        file.rmdir()
+        r.write_config({"server": {"workers": 2}})
+        assert r.cli("reload").returncode == 0
+        wait_for(lambda: len(ready(r)) == 2, "two workers")
+
+
 def test_the_access_log_moves_with_a_pushed_setting():
     with Ragd() as r:
         before = r.workers()
