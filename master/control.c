@@ -158,10 +158,13 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
         c->retry_at = clock_ns() + RETRY_MS * MS;
         return;
     }
-    if (c->clients < CLIENTS_MAX)
+    if (c->clients < CLIENTS_MAX) {
         welcome(c, s);
-    else
-        close(s);
+        return;
+    }
+    static const char full[] = "{\"ok\":false,\"error\":\"too many commands wait for an answer: try again\"}\n";
+    (void)!send(s, full, sizeof full - 1, MSG_NOSIGNAL);
+    close(s);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)

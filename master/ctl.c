@@ -57,7 +57,8 @@ const struct ctl_command ctl_commands[] = {
      "Exit codes: 0 done, 1 refused, and the new ones go on.\n", run_rollback},
     {"stop", "[--fast]", "Stop the running server; waits for its end",
      "  --fast        do not wait for requests in flight\n"
-     "Finds the server through server.control or server.pidfile.\n",
+     "Finds the server through server.control or server.pidfile.\n"
+     "Exit codes: 0 it has ended, 1 no server was found, or it goes on.\n",
      run_stop},
     {0},
 };
@@ -129,13 +130,24 @@ json_t *ctl_call(int fd, json_t *question, int patience_s)
     struct timeval patience = {.tv_sec = patience_s};
     char *text = json_dumps(question, JSON_COMPACT);
     json_t *o = NULL;
-    /* A master that was stopped still has its socket. */
-    if (text && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
-        send_line(fd, text, strlen(text)) && send_line(fd, "\n", 1))
+    /* A master that was stopped still has its socket. Whoever is turned away is told why before he has asked. */
+    if (text && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0) {
+        (void)(send_line(fd, text, strlen(text)) && send_line(fd, "\n", 1));
         o = read_line(fd);
+    }
     free(text);
     json_decref(question);
     return o;
+}
+
+/* The answer, or NULL when it is none or a refusal, which is told. */
+static json_t *accepted(json_t *o)
+{
+    if (json_is_true(json_object_get(o, "ok")))
+        return o;
+    fprintf(stderr, "ragd: %s\n", o ? ctl_text(o, "error") : "the server gave no answer");
+    json_decref(o);
+    return NULL;
 }
 
 json_t *ctl_ask(const struct config *cfg, json_t *question, int patience_s)
@@ -147,14 +159,7 @@ json_t *ctl_ask(const struct config *cfg, json_t *question, int patience_s)
     }
     json_t *o = ctl_call(fd, question, patience_s);
     close(fd);
-    if (!o) {
-        fprintf(stderr, "ragd: the server gave no answer\n");
-    } else if (!json_is_true(json_object_get(o, "ok"))) {
-        fprintf(stderr, "ragd: %s\n", ctl_text(o, "error"));
-        json_decref(o);
-        o = NULL;
-    }
-    return o;
+    return accepted(o);
 }
 
 const char *ctl_text(const json_t *o, const char *key)
@@ -351,8 +356,16 @@ static int run_stop(int argc, char **argv, const struct config *cfg)
         return stop_by_pidfile(cfg->server_pidfile, fast);
     json_t *o = ctl_call(fd, json_pack("{s:s,s:b}", "cmd", "stop", "fast", fast), 0);
     close(fd);
+    fd = o ? -1 : ctl_dial(cfg, true);
+    if (!o && fd < 0)
+        return 0; /* no answer but the end of the connection: it is gone all the same */
+    if (fd >= 0)
+        close(fd);
+    o = accepted(o);
+    if (!o)
+        return 1;
     if (ctl_number(o, "killed") > 0)
         fprintf(stderr, "ragd: stopped; workers that had to be killed: %lld\n", ctl_number(o, "killed"));
-    json_decref(o); /* no answer but the end of the connection: it is gone all the same */
+    json_decref(o);
     return 0;
 }

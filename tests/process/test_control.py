@@ -118,6 +118,31 @@ def test_many_connections_and_those_who_leave_early():
         assert r.get("/livez").status_code == 200
 
 
+def test_one_client_too_many_is_told_so():
+    """Also `ragd stop`, which would else take the end of its connection for the end of the server."""
+    with Ragd() as r, contextlib.ExitStack() as held:
+        for _ in range(32):
+            held.enter_context(socket.socket(socket.AF_UNIX)).connect(str(r.control))
+        for command in ("status", "stop"):
+            done = r.cli(command)
+            assert done.returncode == 1 and "too many commands wait" in done.stderr, done
+        held.close()
+        wait_for(lambda: r.cli("status").returncode == 0, "an answer")
+        assert r.cli("stop").returncode == 0 and r.wait_exit() == 0
+
+
+def test_a_stop_that_was_not_answered_is_no_stop():
+    """Whoever listens there cuts the connection and goes on: as a server that becomes another image as PID 1."""
+    r = Ragd()
+    with socket.socket(socket.AF_UNIX) as s, ThreadPoolExecutor(1) as pool:
+        s.bind(str(r.control))
+        s.listen()
+        stop = pool.submit(r.cli, "stop")
+        s.accept()[0].close()
+        assert stop.result().returncode == 1 and "gave no answer" in stop.result().stderr
+    r.close()
+
+
 def test_clients_that_no_descriptor_is_left_for_cost_nothing():
     r = Ragd()
     r.prefix = ["prlimit", "--nofile=22:22"]
