@@ -140,6 +140,21 @@ void pidfile_close(struct pidfile *p)
     p->path = NULL;
 }
 
+void pidfile_restore(struct pidfile *p)
+{
+    struct pidfile fresh;
+    struct err e = {.code = ERR_NONE};
+    if (p->fd < 0 || is_at(p->fd, p->path))
+        return;
+    if (pidfile_open(&fresh, p->path, &e) != 0) {
+        log_err(LOG_WARN, "the pidfile is gone and cannot be made again", &e);
+        return;
+    }
+    log_warn("server.pidfile: %s was gone: made again", p->path);
+    pidfile_close(p);
+    *p = fresh;
+}
+
 int pidfile_take(struct pidfile *p, struct err *e)
 {
     if (p->fd >= 0 && write_pid(p->fd, p->path, e) != 0)

@@ -15,6 +15,8 @@ struct pidfile {
 must_use int pidfile_open(struct pidfile *p, const char *path, struct err *e);
 /* Tells whether it could be opened, without taking or making anything. */
 must_use int pidfile_check(const char *path, struct err *e);
+/* Makes the file again where somebody has removed it; a failure is a warning in the log. */
+void pidfile_restore(struct pidfile *p);
 /* Unlinks the file if it is still ours, and lets go of the lock. */
 void pidfile_close(struct pidfile *p);
 

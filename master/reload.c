@@ -329,6 +329,8 @@ static void commit(struct master *m, int64_t now)
         pidfile_close(&m->pidfile);
         m->pidfile = r->pidfile;
         r->pidfile = (struct pidfile){.fd = -1};
+    } else {
+        pidfile_restore(&m->pidfile);
     }
     m->gen = r->next;
     r->next = NULL;

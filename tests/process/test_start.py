@@ -223,6 +223,29 @@ def test_a_reload_moves_the_pidfile_and_takes_no_one_elses(ragd):
         held.close()
 
 
+def test_a_reload_makes_the_pidfile_again(ragd):
+    """Somebody has removed it, and with it what keeps a second server from starting."""
+    path = ragd.dir / "ragd.pid"
+    ragd.write_config({"server": {"pidfile": str(path)}})
+    ragd.start()
+    path.unlink()
+    assert ragd.cli("reload").returncode == 0
+    assert path.read_text() == f"{ragd.pid}\n" and f"{path} was gone" in ragd.log()
+    path.unlink()
+    path.write_text("17 reasons")  # somebody else's
+    assert ragd.cli("reload").returncode == 0
+    assert path.read_text() == "17 reasons" and "cannot be made again" in ragd.log()
+    path.unlink()
+    assert ragd.cli("reload").returncode == 0
+    other = Ragd({"server": {"pidfile": str(path)}})
+    try:
+        assert other.spawn().wait_exit() == LOCKED
+    finally:
+        other.close()
+    assert ragd.stop() == STOPPED
+    assert not path.exists()
+
+
 def test_of_many_starts_at_once_one_wins(tmp_path):
     path = tmp_path / "ragd.pid"
     # The same port for all: without the lock the losers would fail to bind, which is another exit code.
