@@ -65,11 +65,14 @@ int activate_take(struct listen_set *set, struct err *e)
 {
     const char *text = getenv("LISTEN_FDNAMES");
     char *names = strdup(text ? text : "");
-    uint64_t n = number_in("LISTEN_FDS");
-    bool ours = number_in("LISTEN_PID") == (uint64_t)getpid();
+    uint64_t n = number_in("LISTEN_FDS"), pid = number_in("LISTEN_PID");
+    bool ours = pid == (uint64_t)getpid();
     int rc = 0;
     if (!names)
         abort();
+    if (n && !ours)
+        log_warn("LISTEN_FDS is ignored: LISTEN_PID is %llu, and this is pid %d; a script in between has to exec ragd",
+                 (unsigned long long)pid, (int)getpid());
     /* Whoever comes after us is not meant. */
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");

@@ -79,6 +79,7 @@ def test_a_wrong_pid_means_somebody_else(ragd):
         ragd.start()
         assert ragd.status()["listeners"] == [f"127.0.0.1:{ragd.port}"]
         assert inode(other.fileno()) not in sockets_of(ragd.workers()[0])
+        assert f"LISTEN_FDS is ignored: LISTEN_PID is 1, and this is pid {ragd.pid}" in ragd.log()
 
 
 def test_server_bind_adds_what_is_not_passed(ragd):
