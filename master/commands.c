@@ -176,9 +176,11 @@ static void run_reload(struct caller *c, const json_t *args)
 static void reload_outcome(struct caller *c, bool end)
 {
     const struct master *m = c->m;
-    if (m->phase == MASTER_RELOADING && !end)
+    bool failed = m->reload.failed[0];
+    if (!end &&
+        (m->phase == MASTER_RELOADING || (!failed && !orders_done(m)))) /* what is pushed holds when this returns */
         return;
-    if (m->reload.failed[0])
+    if (failed)
         command_refuse(c, "reload failed, everything stays as it was: %s", m->reload.failed);
     else
         command_answer(c, json_pack("{s:b,s:i}", "ok", 1, "generation", (int)m->gen->number));
