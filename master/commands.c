@@ -57,7 +57,7 @@ enum { WORKERS_FAR = 1000000, COMMANDS = sizeof commands / sizeof *commands };
 static const char *const wrong_phase[] = {
     [MASTER_IDLE] = "there is nothing that it could act on",
     [MASTER_RELOADING] = "a reload is under way: try again when it has ended",
-    [MASTER_UPGRADING] = "an upgrade is under way: try again when it has ended, its rollback window included",
+    [MASTER_UPGRADING] = "an upgrade is under way: try again when it has ended",
     [MASTER_STOPPING] = "the server is stopping",
 };
 
@@ -81,6 +81,19 @@ static void refuse_unknown(struct caller *c, const char *name)
     buf_fini(&known);
 }
 
+static void refuse_now(struct caller *c, const char *name)
+{
+    pid_t holder = upgrade_window_holder(c->m);
+    if (holder)
+        command_refuse(
+            c,
+            "%s: an upgrade can still be undone: `ragd rollback` does so, TERM to pid %d, the old master, ends "
+            "this time",
+            name, (int)holder);
+    else
+        command_refuse(c, "%s: %s", name, wrong_phase[c->m->phase]);
+}
+
 void command_run(struct caller *c, const char *line, size_t n)
 {
     json_error_t bad;
@@ -92,7 +105,7 @@ void command_run(struct caller *c, const char *line, size_t n)
     } else if (!found) {
         refuse_unknown(c, name);
     } else if (!(found->phases >> c->m->phase & 1)) {
-        command_refuse(c, "%s: %s", name, wrong_phase[c->m->phase]);
+        refuse_now(c, name);
     } else {
         c->waits = found->outcome ? found : NULL;
         found->run(c, args);
@@ -270,7 +283,7 @@ static void upgrade_outcome(struct caller *c, bool end)
         command_refuse(c, "upgrade failed, everything stays as it was: %s", m->upgrade.failed);
     else
         command_answer(c, json_pack("{s:b,s:i,s:I}", "ok", 1, "pid", (int)m->upgrade.successor, "window_ms",
-                                    (json_int_t)m->gen->cfg->server_rollback_window));
+                                    (json_int_t)upgrade_window_ms(m)));
 }
 
 static void run_rollback(struct caller *c, const json_t *args)

@@ -4,6 +4,7 @@
 #include "master/control.h"
 #include "master/master.h"
 #include "master/notify.h"
+#include "master/orders.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -158,6 +159,8 @@ static void hear(struct master *m, const char *text)
         settle(m);
     } else if (handshake_is(text, "HUP", NULL)) {
         m->reload.again = true;
+    } else if (handshake_is(text, "REOPEN", NULL)) {
+        (void)orders_logs(m, &(struct err){.code = ERR_NONE}); /* the reason is in the log */
     } else if (handshake_is(text, "BACK", NULL) && h->step == HEIR_WINDOW) {
         hand_back(m);
     } else if (handshake_is(text, "REFUSED", &rest)) {

@@ -21,6 +21,12 @@ static void tell_logs(struct master *m, struct worker *w)
 
 int orders_reopen(struct master *m, struct err *e)
 {
+    upgrade_reopen(m);
+    return orders_logs(m, e);
+}
+
+int orders_logs(struct master *m, struct err *e)
+{
     struct generation *all[] = {m->gen, m->reload.next};
     struct logfiles fresh[] = {LOGFILES_NONE, LOGFILES_NONE};
     for (int i = 0; i < 2; i++)

@@ -6,9 +6,10 @@
 struct master;
 struct buf;
 
-/* USR1: opens the access log anew and hands it to every worker. A file that cannot be opened is an error in the log, and
- * the old one stays. */
+/* USR1: opens the logs anew and hands them to every worker; another master of this server hears of it. A file that cannot
+ * be opened is an error in the log, and the old one stays. */
 int orders_reopen(struct master *m, struct err *e);
+int orders_logs(struct master *m, struct err *e); /* the same for this master alone */
 /* Hands the access log and the pushed keys of the current generation to its workers. */
 void orders_config(struct master *m);
 /* Every worker that is READY has carried out all that it was told. */

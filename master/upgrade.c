@@ -6,6 +6,7 @@
 #include "master/inherit.h"
 #include "master/master.h"
 #include "master/notify.h"
+#include "master/orders.h"
 #include "master/reexec.h"
 #include <signal.h>
 #include <stdio.h>
@@ -155,6 +156,8 @@ void upgrade_tick(struct master *m, int64_t now)
             continue;
         if (handshake_is(n.text, "HUP", NULL))
             m->reload.again = true;
+        else if (handshake_is(n.text, "REOPEN", NULL))
+            (void)orders_logs(m, &(struct err){.code = ERR_NONE}); /* the reason is in the log */
         else
             step(m, &n, now);
     }
@@ -368,6 +371,12 @@ void upgrade_hup(struct master *m)
         handshake_send(&m->upgrade.hand, "HUP");
 }
 
+void upgrade_reopen(struct master *m)
+{
+    handshake_send(&m->heir.hand, "REOPEN");
+    handshake_send(&m->upgrade.hand, "REOPEN");
+}
+
 bool upgrade_stop(struct master *m)
 {
     struct upgrade *u = &m->upgrade;
@@ -408,6 +417,21 @@ bool upgrade_pending(const struct master *m)
     const struct upgrade *u = &m->upgrade;
     return u->wanted || u->resuming ||
            (m->phase == MASTER_UPGRADING && m->heir.step == HEIR_NONE && u->step < UPGRADE_WINDOW);
+}
+
+/* As PID 1 the old master is no more. */
+int64_t upgrade_window_ms(const struct master *m)
+{
+    return m->phase == MASTER_UPGRADING ? m->gen->cfg->server_rollback_window : 0;
+}
+
+pid_t upgrade_window_holder(const struct master *m)
+{
+    if (m->phase != MASTER_UPGRADING)
+        return 0;
+    if (m->heir.step != HEIR_NONE)
+        return m->heir.step == HEIR_WINDOW ? getppid() : 0;
+    return m->upgrade.step == UPGRADE_WINDOW ? m->pid : 0;
 }
 
 bool upgrade_rolling_back(const struct master *m)

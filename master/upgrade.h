@@ -13,7 +13,8 @@
  *   new: GIVEN            it is the server no longer, and drains
  *
  * New: FAILED reason, before TAKEN: it ends. STOP: it was told to stop, and the old one is to stop, too. Old: ABORT, before
- * GO: the upgrade has failed. Both: HUP: a reload was asked for, to be done by whoever is the server in the end. */
+ * GO: the upgrade has failed. Both: HUP: a reload was asked for, to be done by whoever is the server in the end; REOPEN:
+ * the logs were renamed. */
 #pragma once
 #include "common/note.h"
 #include "master/candidate.h"
@@ -50,15 +51,18 @@ void upgrade_tick(struct master *m, int64_t now);
 void upgrade_shift(struct upgrade *u, int64_t gap);
 void upgrade_fini(struct upgrade *u);
 
-/* HUP came while an upgrade is under way, on either side. */
+/* HUP, or USR1, came while an upgrade is under way, on either side. */
 void upgrade_hup(struct master *m);
+void upgrade_reopen(struct master *m);
 /* The master stops. Before the hand-over it ends the new one. After it only this one leaves: then it returns true, and
  * what the new one uses must stay. */
 bool upgrade_stop(struct master *m);
 /* Brings the workers back and ends the new master; false: there is nothing to roll back. */
 bool upgrade_rollback(struct master *m);
 
-bool upgrade_rolling_back(const struct master *m); /* its outcome is not known yet */
+int64_t upgrade_window_ms(const struct master *m);   /* for a rollback of what has just gone well; 0: there is none */
+pid_t upgrade_window_holder(const struct master *m); /* the old master, while the window is open; else 0 */
+bool upgrade_rolling_back(const struct master *m);   /* its outcome is not known yet */
 /* For both forms: notes how it ended. `stage` NULL: well. */
 void upgrade_ended(struct master *m, const char *stage, const char *reason);
 bool upgrade_pending(const struct master *m); /* its outcome is not known yet */

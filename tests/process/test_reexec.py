@@ -117,6 +117,14 @@ def test_workers_of_the_new_image_that_do_not_boot_leave_the_old_ones():
         upgrade(r)
 
 
+def test_as_pid_1_no_rollback_is_promised():
+    with Server1({"server": {"rollback_window": "60s"}}) as r:
+        done = r.cli("upgrade")
+        assert (done.returncode, done.stdout) == (0, "upgraded: the server is pid 1\n")
+        done = r.cli("rollback")
+        assert done.returncode == 1 and "nothing to roll back" in done.stderr
+
+
 def spoil_layout(pid):
     """Makes the scoreboard that of another release."""
     for fd in os.listdir(f"/proc/{pid}/fd"):

@@ -47,7 +47,7 @@ def test_rollback_on_request():
             new = upgrade(r)
             load.more(100)
             assert r.status()["phase"] == "UPGRADING"
-            assert r.cli("reload").returncode == 1  # not now
+            assert f"`ragd rollback` does so, TERM to pid {r.pid}" in r.cli("reload").stderr  # not now
             os.kill(new, signal.SIGHUP)  # but this one is kept, for whoever stays
             done = r.cli("rollback")
             assert done.returncode == 0, done.stderr + r.log()
@@ -61,6 +61,33 @@ def test_rollback_on_request():
         wait_for(lambda: r.status()["phase"] == "IDLE", "the end of the reload")
         assert reloads(r) == 1 and path.exists()
         upgrade(r)
+
+
+def logged(r, log, word):
+    """A request that bears this word is in this file, once it was answered."""
+    assert r.get(f"/livez?{word}").status_code == 200
+    wait_for(lambda: word in log.read_text(), r.log)
+    r.hang_up()  # it is not to hold up who drains
+
+
+def test_a_rotation_of_logs_reaches_both_masters():
+    r = Server({"server": {"rollback_window": "60s"}})
+    log, first, second = (r.dir / f"access.{end}" for end in ("log", "1", "2"))
+    r.write_config({"log": {"access": str(log)}})
+    with r:
+        r.release('RAGD_FAULT_BOOT=delay:1500 exec -a "$0" "$RAGD" "$@"')
+        r.send(signal.SIGUSR2)
+        wait_for(lambda: len(r.processes()) >= 6, "the new workers to boot")
+        log.rename(first)
+        r.send(signal.SIGUSR1)  # to the one whose pid is in the pidfile
+        r.wait_log("this is the server now")
+        logged(r, log, "upgraded")
+        log.rename(second)
+        os.kill(r.server(), signal.SIGUSR1)
+        wait_for(lambda: r.log().count("logs reopened") >= 4, r.log)
+        assert r.cli("rollback").returncode == 0
+        logged(r, log, "back")
+        assert "back" not in second.read_text() and "upgraded" not in first.read_text()
 
 
 def test_a_rollback_that_fails_changes_nothing():
