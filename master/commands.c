@@ -186,6 +186,12 @@ static void run_reload(struct caller *c, const json_t *args)
     reload_start(c->m);
 }
 
+static void refuse_change(struct caller *c, const char *what, const char *why)
+{
+    bool stopping = c->m->phase == MASTER_STOPPING;
+    command_refuse(c, "%s failed%s: %s", what, stopping ? "" : ", everything stays as it was", why);
+}
+
 static void reload_outcome(struct caller *c, bool end)
 {
     const struct master *m = c->m;
@@ -194,7 +200,7 @@ static void reload_outcome(struct caller *c, bool end)
         (m->phase == MASTER_RELOADING || (!failed && !orders_done(m)))) /* what is pushed holds when this returns */
         return;
     if (failed)
-        command_refuse(c, "reload failed, everything stays as it was: %s", m->reload.failed);
+        refuse_change(c, "reload", m->reload.failed);
     else
         command_answer(c, json_pack("{s:b,s:i}", "ok", 1, "generation", (int)m->gen->number));
 }
@@ -280,7 +286,7 @@ static void upgrade_outcome(struct caller *c, bool end)
     if (upgrade_pending(m) && !end)
         return;
     if (m->upgrade.failed[0])
-        command_refuse(c, "upgrade failed, everything stays as it was: %s", m->upgrade.failed);
+        refuse_change(c, "upgrade", m->upgrade.failed);
     else
         command_answer(c, json_pack("{s:b,s:i,s:I}", "ok", 1, "pid", (int)m->upgrade.successor, "window_ms",
                                     (json_int_t)upgrade_window_ms(m)));

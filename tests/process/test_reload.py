@@ -323,9 +323,12 @@ def test_a_parked_server_comes_back_by_a_reload_even_if_that_fails():
 def test_stop_during_a_reload():
     with Ragd({"debug": {"faults": False}}, env={"RAGD_FAULT_BOOT": "hang"}) as r:
         r.write_config({"debug": {"faults": True}})
-        r.send(signal.SIGHUP)
-        wait_for(lambda: r.status()["phase"] == "RELOADING", "the reload")
-        assert r.stop() == 0
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            reload = pool.submit(r.cli, "reload")
+            wait_for(lambda: r.status()["phase"] == "RELOADING", "the reload")
+            assert r.stop() == 0
+            done = reload.result()
+        assert (done.returncode, done.stderr) == (1, "ragd: reload failed: stopped: the server was stopped meanwhile\n")
         assert "the reload is abandoned" in r.log()
 
 
