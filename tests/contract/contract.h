@@ -302,8 +302,8 @@ static inline struct store_job job_of(struct world *w, const struct uuid *id)
 static inline struct store_job lease(struct world *w, const struct uuid *owner)
 {
     struct store_job j;
-    bool found = false;
-    ok(w, GET(w, job_lease, owner, 60 * 1000000LL, &j, &found));
+    size_t found = 0;
+    ok(w, GET(w, job_lease, owner, 60 * 1000000LL, 1, &j, &found));
     must(w, found);
     return j;
 }

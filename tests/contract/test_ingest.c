@@ -213,13 +213,98 @@ static void long_jobs_keep_their_lease(struct world *w)
     stop(w, r);
 }
 
+/* ---- several small documents at once ---- */
+
+static struct store_document upload_small(struct world *w, const struct store_collection *c, int i)
+{
+    char text[32];
+    snprintf(text, sizeof text, "small %d", i);
+    return upload(w, c, str_of(text), "a.txt", "text/plain");
+}
+
+static int gathering, most_gathered;
+
+static int gather_run(struct job_context *ctx, struct err *e)
+{
+    if (fiber_sleep(MS))
+        return err_set(e, ERR_CANCELED, "cancelled");
+    gathering++;
+    most_gathered = gathering > most_gathered ? gathering : most_gathered;
+    int rc = job_gather(ctx, e);
+    gathering--;
+    return rc;
+}
+
+/* They leave their places to others and end together. */
+static void small_documents_gather(struct world *w)
+{
+    enum { N = 60 };
+    static const struct job_kind kinds[] = {{"ingest", gather_run}};
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d[N];
+    w->cfg->ingest_concurrency = 2;
+    gathering = most_gathered = 0;
+    for (int i = 0; i < N; i++)
+        d[i] = upload_small(w, &c, i);
+    struct job_runner *r = start(w, -1, kinds, 1);
+    for (int i = 0; i < N; i++)
+        same(w, wait_for_job(w, &d[i].job, JOB_succeeded).attempts, 1);
+    must(w, most_gathered > 4);
+    stop(w, r);
+}
+
+/* Two are worked on, for long, the third was leased with the second. */
+static struct job_runner *start_long_ones(struct world *w, struct store_document d[static 3])
+{
+    struct store_collection c = a_collection(w, "c");
+    memset(&play, 0, sizeof play);
+    play.hang = true;
+    play.succeed_at = -1;
+    w->cfg->ingest_concurrency = 2;
+    for (int i = 0; i < 3; i++)
+        d[i] = upload_small(w, &c, i);
+    struct job_runner *r = start(w, -1, player, 2);
+    wait_for_job(w, &d[2].job, JOB_running);
+    return r;
+}
+
+static void what_is_not_begun_soon_is_for_others(struct world *w)
+{
+    struct store_document d[3];
+    w->cfg->ingest_lease = 60000;
+    struct job_runner *r = start_long_ones(w, d);
+    same(w, wait_for_job(w, &d[2].job, JOB_queued).attempts, 0);
+    same(w, play.runs, 2);
+    same(w, job_of(w, &d[1].job).state, JOB_running);
+    play.hang = false;
+    for (int i = 0; i < 3; i++)
+        same(w, wait_for_job(w, &d[i].job, JOB_succeeded).attempts, 1);
+    stop(w, r);
+}
+
+static void a_stopping_worker_puts_back_what_it_has_not_begun(struct world *w)
+{
+    struct store_document d[3];
+    w->cfg->ingest_lease = 600000;
+    struct job_runner *r = start_long_ones(w, d);
+    job_runner_cancel(r);
+    wait_until_idle(w, r);
+    for (int i = 0; i < 3; i++) {
+        struct store_job j = job_of(w, &d[i].job);
+        same(w, j.state, JOB_queued);
+        same(w, j.attempts, 0);
+    }
+    stop(w, r);
+}
+
 static void a_dead_workers_job_is_taken_over(struct world *w)
 {
     struct store_job j = new_job(w), leased;
     struct uuid dead = uuid_v7();
-    bool found, cancel;
+    size_t found;
+    bool cancel;
     play.succeed_at = 1;
-    ok(w, GET(w, job_lease, &dead, 200000, &leased, &found));
+    ok(w, GET(w, job_lease, &dead, 200000, 1, &leased, &found));
     must(w, found);
     struct job_runner *r = start(w, -1, player, 2);
     j = wait_for_job(w, &j.id, JOB_succeeded);
@@ -239,10 +324,10 @@ static void jobs_that_kill_workers_are_quarantined(struct world *w)
     struct store_document d = upload(w, &c, STR("killer"), "a.txt", "text/plain");
     struct store_job leased;
     struct uuid dead = uuid_v7();
-    bool found;
+    size_t found;
     memset(&play, 0, sizeof play);
     for (int i = 0; i < w->cfg->ingest_max_attempts; i++) {
-        ok(w, GET(w, job_lease, &dead, 1, &leased, &found));
+        ok(w, GET(w, job_lease, &dead, 1, 1, &leased, &found));
         must(w, found);
         fiber_sleep(MS);
     }
@@ -330,8 +415,8 @@ static void a_new_version_during_the_work_is_not_lost(struct world *w)
     in.by_external_id = true;
     ok(w, GET(w, document_create, &in, &d, &what, &job));
     struct uuid slow = uuid_v7();
-    bool found;
-    ok(w, GET(w, job_lease, &slow, 60 * 1000000LL, &leased, &found)); /* it has read the first version */
+    size_t found;
+    ok(w, GET(w, job_lease, &slow, 60 * 1000000LL, 1, &leased, &found)); /* it has read the first version */
     must(w, found);
     in.inline_bytes = STR("second version");
     in.bytes = 14;
@@ -390,6 +475,9 @@ int main(int argc, char **argv)
         TEST(tries_that_are_no_fault_do_not_count),
         TEST(running_jobs_can_be_cancelled),
         TEST(long_jobs_keep_their_lease),
+        TEST(small_documents_gather),
+        TEST(what_is_not_begun_soon_is_for_others),
+        TEST(a_stopping_worker_puts_back_what_it_has_not_begun),
         TEST(a_dead_workers_job_is_taken_over),
         TEST(jobs_that_kill_workers_are_quarantined),
         TEST(a_lost_lease_ends_the_work),

@@ -367,9 +367,10 @@ static void delete_while_queued(struct world *w)
     struct store_document d = a_document(w, &c, "text");
     struct uuid owner = uuid_v7();
     struct store_job j;
-    bool found, cancel;
+    size_t found;
+    bool cancel;
     ok(w, DO(w, document_delete, &d.id, 0));
-    ok(w, GET(w, job_lease, &owner, 1000000, &j, &found));
+    ok(w, GET(w, job_lease, &owner, 1000000, 1, &j, &found));
     must(w, !found);
     same(w, job_of(w, &d.job).state, JOB_cancelled);
 

@@ -9,7 +9,8 @@ static void one_holder_at_a_time(struct world *w)
     struct store_collection c = a_collection(w, "c");
     struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b");
     struct store_job j, k, none;
-    bool found, cancel;
+    size_t found;
+    bool cancel;
     j = lease(w, &me);
     same_id(w, j.document, a.id); /* the oldest first */
     same(w, j.state, JOB_running);
@@ -17,7 +18,7 @@ static void one_holder_at_a_time(struct world *w)
     must(w, j.lease_expires_us > clock_wall_us() && j.started_us > 0);
     k = lease(w, &you);
     same_id(w, k.document, b.id);
-    ok(w, GET(w, job_lease, &you, SECOND, &none, &found));
+    ok(w, GET(w, job_lease, &you, SECOND, 1, &none, &found));
     must(w, !found);
 
     ok(w, DO(w, job_renew, &j.id, &me, 60 * SECOND, DOCUMENT_chunking, STR("chunking"), 3, 10, &cancel));
@@ -93,12 +94,13 @@ static void expired_lease(struct world *w)
     struct store_collection c = a_collection(w, "c");
     struct store_document a = a_document(w, &c, "a");
     struct store_job j, k;
-    bool found, cancel;
-    ok(w, GET(w, job_lease, &me, 20000, &j, &found));
+    size_t found;
+    bool cancel;
+    ok(w, GET(w, job_lease, &me, 20000, 1, &j, &found));
     must(w, found);
-    for (found = false; !found;) { /* 20 ms later it is somebody else's */
+    for (found = 0; !found;) { /* 20 ms later it is somebody else's */
         must(w, clock_wall_us() < j.lease_expires_us + 10 * SECOND);
-        ok(w, GET(w, job_lease, &you, 60 * SECOND, &k, &found));
+        ok(w, GET(w, job_lease, &you, 60 * SECOND, 1, &k, &found));
     }
     must(w, clock_wall_us() >= j.lease_expires_us);
     same_id(w, k.id, j.id);
@@ -110,15 +112,54 @@ static void expired_lease(struct world *w)
     same(w, document_of(w, &a.id).state, DOCUMENT_ready);
 }
 
+/* The next jobs: so many, the first one about this document. */
+static void lease_many(struct world *w, size_t most, size_t n, const struct uuid *document, struct store_job *j)
+{
+    size_t found;
+    ok(w, GET(w, job_lease, &me, 60 * SECOND, most, j, &found));
+    same(w, found, n);
+    if (document)
+        same_id(w, j[0].document, *document);
+}
+
+/* First tries of small documents, in the order of the queue, up to whatever is not. */
+static void small_ones_are_leased_together(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b"), d = a_document(w, &c, "d"), big;
+    struct store_document_new in = new_document(&c, "");
+    struct store_job j[5] = {lease(w, &me)};
+    enum store_created what;
+    static char bytes[STORE_LIGHT + 1];
+    same_id(w, j[0].document, a.id);
+    ok(w, DO(w, job_put_back, &j[0].id, &me, 0, true, STR("oops"), STR("parsing"), STR("m"))); /* behind the others */
+    lease_many(w, 2, 2, &b.id, j);
+    same_id(w, j[1].document, d.id);
+    for (int i = 0; i < 2; i++) /* each is its holder's */
+        ok(w, DO(w, job_finish, &j[i].id, &me, JOB_succeeded, STR(""), STR(""), STR(""), 0));
+    memset(bytes, 'x', sizeof bytes);
+    in.inline_bytes = (struct str){bytes, sizeof bytes};
+    in.bytes = sizeof bytes;
+    sha256_of(bytes, sizeof bytes, &in.sha256);
+    ok(w, GET(w, document_create, &in, &big, &what, &j[0]));
+    struct store_document e = a_document(w, &c, "e"), f = a_document(w, &c, "f");
+    lease_many(w, 5, 1, &a.id, j); /* a second try */
+    same(w, j[0].attempts, 2);
+    lease_many(w, 5, 1, &big.id, j);
+    lease_many(w, 5, 2, &e.id, j);
+    same_id(w, j[1].document, f.id);
+    lease_many(w, 5, 0, NULL, j);
+}
+
 static void failure_and_retry(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
     struct store_document a = a_document(w, &c, "a"), d;
     struct store_job j = lease(w, &me), out;
-    bool found;
+    size_t found;
     /* put back: due later, its try counted or not */
     ok(w, DO(w, job_put_back, &j.id, &me, 3600 * SECOND, true, STR("oops"), STR("parsing"), STR("m")));
-    ok(w, GET(w, job_lease, &me, SECOND, &out, &found));
+    ok(w, GET(w, job_lease, &me, SECOND, 1, &out, &found));
     must(w, !found);
     out = job_of(w, &j.id);
     same(w, out.state, JOB_queued);
@@ -168,7 +209,8 @@ static void cancellation(struct world *w)
     struct store_collection c = a_collection(w, "c");
     struct store_document a = a_document(w, &c, "a"), b = a_document(w, &c, "b");
     struct store_job out;
-    bool cancel, found;
+    size_t found;
+    bool cancel;
     ok(w, GET(w, job_cancel, &a.job, &out));
     same(w, out.state, JOB_cancelled);
     same(w, document_of(w, &a.id).state, DOCUMENT_cancelled);
@@ -185,11 +227,11 @@ static void cancellation(struct world *w)
     same(w, document_of(w, &a.id).state, DOCUMENT_queued);
 
     /* its holder dies after the request: nobody works on it again */
-    ok(w, GET(w, job_lease, &me, 1000, &j, &found));
+    ok(w, GET(w, job_lease, &me, 1000, 1, &j, &found));
     must(w, found);
     ok(w, GET(w, job_cancel, &j.id, &out));
     for (struct store_job now = j; now.state == JOB_running; now = job_of(w, &j.id)) {
-        ok(w, GET(w, job_lease, &you, SECOND, &out, &found));
+        ok(w, GET(w, job_lease, &you, SECOND, 1, &out, &found));
         must(w, !found && clock_wall_us() < j.lease_expires_us + 10 * SECOND);
     }
     same(w, job_of(w, &j.id).state, JOB_cancelled);
@@ -263,7 +305,8 @@ static void a_cancelled_job_has_a_successor(struct world *w)
     struct store_collection c = a_collection(w, "c");
     struct store_document d;
     struct store_job job, second, j, out;
-    bool cancel, found;
+    size_t found;
+    bool cancel;
     put_content(w, &c, "first", &d, &job);
     j = lease(w, &me);
     ok(w, GET(w, job_cancel, &j.id, &out));
@@ -278,13 +321,13 @@ static void a_cancelled_job_has_a_successor(struct world *w)
 
     /* the same when its worker has died */
     put_content(w, &c, "third", &d, &job);
-    ok(w, GET(w, job_lease, &me, 1000, &j, &found));
+    ok(w, GET(w, job_lease, &me, 1000, 1, &j, &found));
     must(w, found);
     ok(w, GET(w, job_cancel, &j.id, &out));
     put_content(w, &c, "fourth", &d, &second);
     index_document(w, &d.id, (const char *[]){"fourth"}, 1);
     for (struct store_job now = j; now.state == JOB_running; now = job_of(w, &j.id)) {
-        ok(w, GET(w, job_lease, &you, SECOND, &out, &found));
+        ok(w, GET(w, job_lease, &you, SECOND, 1, &out, &found));
         must(w, !found && clock_wall_us() < j.lease_expires_us + 10 * SECOND);
     }
     same(w, job_of(w, &j.id).state, JOB_cancelled);
@@ -537,6 +580,7 @@ int main(int argc, char **argv)
         TEST(renewal_does_not_wait),
         TEST(clocks_apart),
         TEST(expired_lease),
+        TEST(small_ones_are_leased_together),
         TEST(failure_and_retry),
         TEST(cancellation),
         TEST(reprocess),

@@ -264,6 +264,8 @@ suspends static int index_stage(struct job_context *ctx, const struct store_docu
         .pages = x->pages,
         .vectors_due = vectors_due(ctx),
     };
+    if (!commit.vectors_due && x->text.n <= STORE_LIGHT && job_gather(ctx, e))
+        return -1;
     fiber_shield(1); /* whoever gives up now does not know whether it happened */
     int rc = STORE_CALL(ctx->store, job_commit_index, &ctx->job->id, &ctx->owner, &commit, e);
     fiber_shield(-1);

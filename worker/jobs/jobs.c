@@ -16,13 +16,25 @@ struct job_runner {
     size_t n_kinds;
     int jobs_fd;
     struct uuid owner;
-    struct list running; /* struct run */
-    int n_running;
-    int64_t done;
+    struct list running;     /* struct run: those that a fiber works on */
+    int n_running, n_places; /* the latter of ingest.concurrency */
+    struct list waiting;     /* struct run: leased with others, and not begun */
+    int64_t waiting_until;
+    size_t ahead;             /* so many are leased at once */
+    int n_coming, n_gathered; /* of those that were leased with others: before and in job_gather() */
+    struct fiber_queue gathered;
     struct fiber *leaser; /* NULL once it has ended */
     bool resting;         /* the leaser waits, and holds nothing */
     bool wanted;          /* somebody called for it since it last looked */
     bool draining, cancelled;
+};
+
+/* Jobs that were leased together. */
+struct lease {
+    struct arena arena;
+    int refs;
+    size_t n;
+    struct store_job job[];
 };
 
 /* One try of one job. The fiber that works on it and the one that keeps the lease share it. */
@@ -31,8 +43,10 @@ struct run {
     struct list link;
     struct job_runner *r;
     struct arena arena;
+    struct lease *lease; /* what `job` refers to lies in it */
     struct store_job job;
     const struct job_kind *kind;
+    bool placed, coming;           /* counted in n_places, n_coming */
     struct fiber *worker, *keeper; /* NULL once ended */
     int refs;
     bool cancel_requested, lease_lost, ended;
@@ -41,9 +55,10 @@ struct run {
     int64_t done, total, reported_ns;
 };
 
-enum { REPORT_EVERY = 200, RENEW_EVERY = 2000 };     /* ms; a cancellation is noticed as late as that */
-enum { LARGE = 256 * 1024 };                         /* bytes of a try's arena */
-static const int64_t RETRY_MAX_US = 600 * 1000000LL; /* longest delay before another try */
+enum { REPORT_EVERY = 200, RENEW_EVERY = 2000 };        /* ms; a cancellation is noticed as late as that */
+enum { LARGE = 256 * 1024 };                            /* bytes of a try's arena */
+enum { AHEAD_MAX = 16, PATIENCE = 1000, GATHER = 200 }; /* jobs; ms that one waits for a place, and for the others */
+static const int64_t RETRY_MAX_US = 600 * 1000000LL;    /* longest delay before another try */
 static const int64_t END_RETRY_NS = 60 * SEC, END_PAUSE_NS = SEC / 2; /* for saying how a try ended */
 
 static int64_t lease_us(const struct job_runner *r)
@@ -53,11 +68,20 @@ static int64_t lease_us(const struct job_runner *r)
 
 /* ---- the lease ---- */
 
+static void lease_unref(struct lease *l)
+{
+    if (--l->refs > 0)
+        return;
+    arena_fini(&l->arena);
+    free(l);
+}
+
 static void run_unref(struct run *run)
 {
     if (--run->refs > 0)
         return;
     bool large = arena_size(&run->arena) > LARGE;
+    lease_unref(run->lease);
     arena_fini(&run->arena);
     free(run);
     if (large) /* what a large document took is not needed for the next: the worker's memory must not be its largest's */
@@ -112,6 +136,60 @@ int job_progress(struct job_context *ctx, enum document_state state, const char 
     if (run->cancel_requested || run->r->cancelled || fiber_check())
         return err_set(e, ERR_CANCELED, "the job was cancelled");
     return 0;
+}
+
+/* ---- places, and those who leave them early ---- */
+
+static void wake_leaser(struct job_runner *r)
+{
+    r->wanted = true;
+    if (r->resting && r->leaser)
+        fiber_wake(r->leaser);
+}
+
+static void leave_place(struct run *run)
+{
+    if (!run->placed)
+        return;
+    run->placed = false;
+    run->r->n_places--;
+    wake_leaser(run->r);
+}
+
+static bool all_gathered(const struct job_runner *r)
+{
+    return r->n_coming == 0 || r->n_gathered >= AHEAD_MAX;
+}
+
+/* Nobody needs to wait for this one any more. */
+static void arrive(struct run *run)
+{
+    if (!run->coming)
+        return;
+    run->coming = false;
+    run->r->n_coming--;
+    if (all_gathered(run->r))
+        fiber_queue_wake_all(&run->r->gathered);
+}
+
+suspends int job_gather(struct job_context *ctx, struct err *e)
+{
+    struct run *run = list_entry(ctx, struct run, ctx);
+    struct job_runner *r = run->r;
+    if (!run->coming) /* leased alone */
+        return 0;
+    r->n_gathered++;
+    leave_place(run);
+    arrive(run);
+    int rc = 0;
+    if (!all_gathered(r)) {
+        fiber_set_deadline(run->worker, clock_ns() + GATHER * MS);
+        rc = fiber_queue_wait(&r->gathered, "those leased with it");
+        fiber_set_deadline(run->worker, 0);
+        fiber_queue_wake_all(&r->gathered); /* whoever came later has waited long enough, too */
+    }
+    r->n_gathered--;
+    return rc == -ECANCELED ? err_set(e, ERR_CANCELED, "the job was cancelled") : 0;
 }
 
 bool job_lost(const struct job_context *ctx)
@@ -278,18 +356,16 @@ suspends static bool is_over(struct run *run)
     return now.state != JOB_queued && now.state != JOB_running;
 }
 
-static void wake_leaser(struct job_runner *r)
-{
-    r->wanted = true;
-    if (r->resting && r->leaser)
-        fiber_wake(r->leaser);
-}
-
 suspends static void run_main(void *arg)
 {
     struct run *run = arg;
     struct job_runner *r = run->r;
     struct err e = {0};
+    list_add_tail(&r->running, &run->link);
+    r->n_running++;
+    r->n_places++;
+    run->placed = true;
+    STAT_ADD(jobs_running, 1);
     run->worker = fiber_self();
     char id[UUID_TEXT_LEN + 1] = {0};
     uuid_text(&run->job.id, id);
@@ -315,28 +391,24 @@ suspends static void run_main(void *arg)
         fiber_cancel(run->keeper);
     list_del(&run->link);
     r->n_running--;
-    r->done++;
     STAT_SUB(jobs_running, 1);
-    wake_leaser(r);
+    arrive(run);
+    leave_place(run);
     run_unref(run);
 }
 
 /* ---- leasing ---- */
 
-/* Takes the next job and starts it. 1 one was taken, 0 none is due, -1. */
-suspends static int lease_one(struct job_runner *r, struct err *e)
+static struct run *run_new(struct job_runner *r, struct lease *l, const struct store_job *job)
 {
     struct run *run = calloc(1, sizeof *run);
     if (!run)
         abort();
     run->refs = 1;
     run->r = r;
-    bool found = false;
-    int rc = STORE_CALL(r->store, job_lease, &run->arena, &r->owner, lease_us(r), &run->job, &found, e);
-    if (rc || !found) {
-        run_unref(run);
-        return rc;
-    }
+    run->lease = l;
+    l->refs++;
+    run->job = *job;
     run->kind = kind_of(r, run->job.type);
     run->state = DOCUMENT_parsing;
     run->stage = "start";
@@ -347,18 +419,63 @@ suspends static int lease_one(struct job_runner *r, struct err *e)
                                     .arena = &run->arena,
                                     .job = &run->job,
                                     .owner = r->owner};
-    list_add_tail(&r->running, &run->link);
-    r->n_running++;
-    STAT_ADD(jobs_running, 1);
-    if (!r->draining && fiber_spawn("job", run_main, run))
-        return 1;
-    struct ending back = {.how = PUT_BACK, .code = "", .stage = ""};
-    (void)end_try(run, &back);
-    list_del(&run->link);
-    r->n_running--;
-    STAT_SUB(jobs_running, 1);
-    run_unref(run);
-    return r->draining ? 0 : err_set(e, ERR_OVERLOADED, "too many fibers");
+    run->coming = l->n > 1;
+    r->n_coming += run->coming;
+    return run;
+}
+
+/* As many as are wanted, to the waiting ones. More each time, as long as the queue has them: where there are few, other
+ * workers shall have theirs. 1 some were taken, 0 none is due, -1. */
+suspends static int lease_some(struct job_runner *r, struct err *e)
+{
+    struct lease *l = calloc(1, sizeof *l + r->ahead * sizeof *l->job);
+    if (!l)
+        abort();
+    l->refs = 1;
+    int rc = STORE_CALL(r->store, job_lease, &l->arena, &r->owner, lease_us(r), r->ahead, l->job, &l->n, e);
+    for (size_t i = 0; rc == 0 && i < l->n; i++)
+        list_add_tail(&r->waiting, &run_new(r, l, &l->job[i])->link);
+    if (rc == 0)
+        r->ahead = l->n < r->ahead ? 1 : 2 * r->ahead < AHEAD_MAX ? 2 * r->ahead : AHEAD_MAX;
+    int64_t patience = r->cfg->ingest_lease / 4 < PATIENCE ? r->cfg->ingest_lease / 4 : PATIENCE;
+    r->waiting_until = clock_ns() + patience * MS;
+    rc = rc ? rc : l->n > 0;
+    lease_unref(l);
+    return rc;
+}
+
+static struct run *next_waiting(struct job_runner *r)
+{
+    return list_entry(list_pop(&r->waiting), struct run, link);
+}
+
+/* Those that wait. False: there are too many fibers. */
+suspends static bool begin_some(struct job_runner *r)
+{
+    while (!list_empty(&r->waiting) && r->n_places < r->cfg->ingest_concurrency && !r->draining) {
+        struct run *run = next_waiting(r);
+        if (!fiber_spawn("job", run_main, run)) {
+            list_add(&r->waiting, &run->link);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What waits is given back: this worker ends, or is busy with what takes long. */
+suspends static void put_back_waiting(struct job_runner *r)
+{
+    r->ahead = 1;
+    while (!list_empty(&r->waiting)) {
+        struct run *run = next_waiting(r);
+        struct err e = {0};
+        if (end_once(run, &(struct ending){.how = PUT_BACK, .code = "", .stage = ""}, &e) == 0)
+            jobs_announce(r->jobs_fd);
+        else if (e.code != ERR_CONFLICT && e.code != ERR_NOT_FOUND)
+            log_err(LOG_WARN, "job: putting it back (its lease will run out)", &e);
+        arrive(run);
+        run_unref(run);
+    }
 }
 
 /* Until a job is announced, wanted for any other reason, or `ms` have passed. */
@@ -367,20 +484,17 @@ suspends static void rest(struct job_runner *r, int64_t ms)
     if (r->wanted || r->draining)
         return;
     r->resting = true;
-    bool full = r->n_running >= r->cfg->ingest_concurrency;
-    if (full) { /* announcements are for others */
-        fiber_park("a job to end");
-    } else {
-        fiber_set_deadline(r->leaser, clock_ns() + ms * MS);
-        if (r->jobs_fd < 0)
-            fiber_park("jobs");
-        else if (fiber_wait_fd(r->jobs_fd, EV_READ, "jobs") == 0) {
-            uint64_t one;
-            while (read(r->jobs_fd, &one, sizeof one) < 0 && errno == EINTR)
-                ;
-        }
-        fiber_set_deadline(r->leaser, 0);
+    bool full = r->n_places >= r->cfg->ingest_concurrency;
+    if (!full || !list_empty(&r->waiting))
+        fiber_set_deadline(r->leaser, full ? r->waiting_until : clock_ns() + ms * MS);
+    if (full || r->jobs_fd < 0) /* when it is full, announcements are for others */
+        fiber_park(full ? "a job to end" : "jobs");
+    else if (fiber_wait_fd(r->jobs_fd, EV_READ, "jobs") == 0) {
+        uint64_t one;
+        while (read(r->jobs_fd, &one, sizeof one) < 0 && errno == EINTR)
+            ;
     }
+    fiber_set_deadline(r->leaser, 0);
     r->resting = false;
 }
 
@@ -392,11 +506,15 @@ suspends static void leaser_main(void *arg)
     while (!r->draining) {
         struct err e = {0};
         r->wanted = false;
-        if (r->n_running >= r->cfg->ingest_concurrency) {
+        int rc = begin_some(r) ? 0 : err_set(&e, ERR_OVERLOADED, "too many fibers");
+        if (rc || (!list_empty(&r->waiting) && clock_ns() >= r->waiting_until))
+            put_back_waiting(r);
+        if (rc == 0 && r->n_places >= r->cfg->ingest_concurrency) {
             rest(r, 0);
             continue;
         }
-        int rc = lease_one(r, &e);
+        if (rc == 0)
+            rc = lease_some(r, &e);
         if (rc < 0 && !down)
             log_err(LOG_WARN, "jobs: none can be taken now", &e);
         if (rc >= 0 && down)
@@ -405,6 +523,7 @@ suspends static void leaser_main(void *arg)
         if (rc <= 0)
             rest(r, r->cfg->ingest_poll);
     }
+    put_back_waiting(r);
     r->leaser = NULL;
 }
 
@@ -427,6 +546,9 @@ struct job_runner *job_runner_start(const struct config *cfg, struct store *s, c
     r->n_kinds = n;
     r->owner = uuid_v7();
     list_init(&r->running);
+    list_init(&r->waiting);
+    fiber_queue_init(&r->gathered);
+    r->ahead = 1;
     if (s->ops->on_job)
         s->ops->on_job(s, job_runner_wake, r);
     if (!fiber_spawn("jobs", leaser_main, r)) {
@@ -456,11 +578,6 @@ void job_runner_cancel(struct job_runner *r)
 bool job_runner_idle(const struct job_runner *r)
 {
     return r->n_running == 0 && (!r->draining || !r->leaser);
-}
-
-int64_t job_runner_done(const struct job_runner *r)
-{
-    return r->done;
 }
 
 void job_runner_free(struct job_runner *r)

@@ -175,26 +175,26 @@ static suspends int anything_due(struct store *st, struct arena *a, bool *due, s
     return 0;
 }
 
-suspends int pg_job_lease(struct store *st, struct arena *a, const struct uuid *owner, int64_t lease_us,
-                          struct store_job *out, bool *found, struct err *e)
+suspends int pg_job_lease(struct store *st, struct arena *a, const struct uuid *owner, int64_t lease_us, size_t max,
+                          struct store_job *out, size_t *n, struct err *e)
 {
     struct pg_args args;
     struct pg_rows r;
     bool due;
     if (anything_due(st, a, &due, e) < 0)
         return -1;
-    if (!due) {
-        *found = false;
+    *n = 0;
+    if (!due)
         return 0;
-    }
     pg_args_init(&args, a);
     pg_arg_uuid(&args, owner);
     pg_arg_i64(&args, lease_us);
+    pg_arg_i64(&args, (int64_t)max);
+    pg_arg_i64(&args, STORE_LIGHT);
     if (pg_call(pg_of(st)->pg, S_JOB_LEASE, &args, a, &r, e) < 0)
         return -1;
-    *found = r.n > 0;
-    if (r.n)
-        read_job(&r, 0, out);
+    for (; *n < max && (int)*n < r.n; ++*n)
+        read_job(&r, (int)*n, &out[*n]);
     return 0;
 }
 

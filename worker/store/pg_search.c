@@ -235,7 +235,7 @@ static void add_parent(struct pg_array *x, const struct store_span *p)
     pg_array_i64(&x[3], p->byte_end);
 }
 
-static void chunk_args(struct pg_args *args, const struct store_document *d, int64_t collection,
+static void chunk_args(struct pg_args *args, const struct uuid *document, int64_t collection,
                        const struct store_index_commit *in)
 {
     enum { ID, TEXT, HEADINGS, SHA, TOKENS, PAGE, CHAR_START, CHAR_END, BYTE_START, BYTE_END, TSV, PARENT };
@@ -248,7 +248,7 @@ static void chunk_args(struct pg_args *args, const struct store_document *d, int
         pg_array_init(&x[i], types[i]);
     for (size_t i = 0; i < in->n; i++) {
         const struct store_chunk_new *k = &in->chunks[i];
-        struct uuid id = store_chunk_id(&d->id, in->content_version, (int)i);
+        struct uuid id = store_chunk_id(document, in->content_version, (int)i);
         pg_array_add(&x[ID], id.b, sizeof id.b);
         pg_array_add(&x[TEXT], k->text.p, k->text.n);
         pg_array_add(&x[HEADINGS], k->headings.n ? k->headings.p : "[]", k->headings.n ? k->headings.n : 2);
@@ -270,21 +270,21 @@ static void chunk_args(struct pg_args *args, const struct store_document *d, int
 static suspends int commit(struct store *st, struct arena *a, const struct uuid *job, const struct uuid *owner,
                            const struct store_index_commit *in, struct err *e)
 {
-    struct store_job j;
-    struct store_document d;
-    struct store_collection c;
+    enum { FEW = 64 };
     struct pg_args args;
     struct pg_rows r;
     struct pg_array texts;
-    struct err why;
-    if (pg_job_get(st, a, job, &j, &why) < 0 || pg_document_get(st, a, &j.document, &d, &why) < 0 ||
-        pg_collection_get(st, a, &d.collection, &c, &why) < 0) {
-        if (why.code == ERR_NOT_FOUND) /* whoever deleted the document has ended the job */
-            return err_set(e, ERR_CONFLICT, "The lease of the job is lost");
-        if (e)
-            *e = why;
+    struct uuid document;
+    pg_args_init(&args, a);
+    pg_arg_uuid(&args, job);
+    if (pg_call(pg_of(st)->pg, S_INDEX_SUBJECT, &args, a, &r, e) < 0)
         return -1;
-    }
+    struct cursor c = {.r = &r};
+    if (!r.n) /* whoever deleted the document has ended the job */
+        return err_set(e, ERR_CONFLICT, "The lease of the job is lost");
+    next_uuid(&c, &document);
+    int64_t collection = next_i64(&c), before = next_i64(&c);
+    bool light = in->text.n <= STORE_LIGHT && in->n <= FEW && before <= FEW;
     pg_args_init(&args, a);
     pg_arg_uuid(&args, job);
     pg_arg_uuid(&args, owner);
@@ -295,9 +295,9 @@ static suspends int commit(struct store *st, struct arena *a, const struct uuid 
     pg_arg_i64(&args, in->pages);
     texts_of(&texts, in->text);
     pg_arg_array(&args, &texts);
-    chunk_args(&args, &d, c.no, in);
+    chunk_args(&args, &document, collection, in);
     pg_arg_bool(&args, in->vectors_due);
-    if (pg_call(pg_of(st)->pg, S_INDEX_COMMIT, &args, a, &r, e) < 0)
+    if (pg_call(pg_of(st)->pg, light ? S_INDEX_COMMIT_LIGHT : S_INDEX_COMMIT, &args, a, &r, e) < 0)
         return -1;
     switch (pg_i64(&r, 0, 0)) {
     case 0: return 0;

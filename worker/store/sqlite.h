@@ -160,7 +160,7 @@ int sqlite_job_retry(struct store *, struct arena *, const struct uuid *, struct
 int sqlite_job_counts(struct store *, int64_t[JOB_STATE_COUNT], struct err *);
 int sqlite_job_claim(struct store *, struct arena *, const struct uuid *, const struct uuid *, int64_t,
                      struct store_job *, struct err *);
-int sqlite_job_lease(struct store *, struct arena *, const struct uuid *, int64_t, struct store_job *, bool *,
+int sqlite_job_lease(struct store *, struct arena *, const struct uuid *, int64_t, size_t, struct store_job *, size_t *,
                      struct err *);
 int sqlite_job_renew(struct store *, const struct uuid *, const struct uuid *, int64_t, enum document_state, struct str,
                      int64_t, int64_t, bool *, struct err *);

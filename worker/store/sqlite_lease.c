@@ -44,8 +44,9 @@ struct lease_call {
     struct arena *a;
     const struct uuid *owner;
     int64_t lease_us;
-    struct store_job job;
-    bool found;
+    size_t max;
+    struct store_job *job;
+    size_t n;
 };
 
 static int due(struct sqlite *db, struct uuid *id, struct err *e)
@@ -61,20 +62,15 @@ static int due(struct sqlite *db, struct uuid *id, struct err *e)
 }
 
 /* A job that nobody wants any more: its holder died after the cancellation, or its collection has been deleted. */
-static int abandoned(struct sqlite *db, struct arena *a, const struct store_job *j, int64_t *content_version,
+static int abandoned(struct sqlite *db, struct arena *a, const struct store_job *j, struct store_document *d,
                      struct err *e)
 {
-    struct store_document d;
     struct err why;
-    *content_version = 0;
+    *d = (struct store_document){.content_version = 0};
     if (j->cancel_requested)
         return 1;
-    if (!j->has_document)
+    if (!j->has_document || document_by_id(db, a, &j->document, d, &why) == 0)
         return 0;
-    if (document_by_id(db, a, &j->document, &d, &why) == 0) {
-        *content_version = d.content_version;
-        return 0;
-    }
     if (why.code == ERR_NOT_FOUND)
         return 1;
     if (e)
@@ -94,9 +90,9 @@ static int drop(struct sqlite *db, const struct store_job *j, struct err *e)
     return j->has_document ? document_finish(db, &j->document, &j->id, &end, e) : 0;
 }
 
-static int take(struct sqlite *db, struct lease_call *c, int64_t content_version, struct err *e)
+static int take(struct sqlite *db, const struct lease_call *c, struct store_job *j, int64_t content_version,
+                struct err *e)
 {
-    struct store_job *j = &c->job;
     int64_t now = clock_wall_us();
     struct stmt *s = stmt_get(db, "UPDATE jobs SET state = 1, owner = ?, due_us = ?, started_us = ?,"
                                   " attempts = attempts + 1, stage = '', done = 0, content_version = ?,"
@@ -121,42 +117,46 @@ static int take(struct sqlite *db, struct lease_call *c, int64_t content_version
 static int lease(struct sqlite *db, void *arg, struct err *e)
 {
     struct lease_call *c = arg;
+    struct store_document d;
     struct uuid id;
-    int64_t content_version;
-    c->found = false;
-    for (int dropped = 0; dropped < 100; dropped++) {
+    c->n = 0;
+    for (int looked = 0; looked < 100 && c->n < c->max; looked++) {
+        struct store_job *j = &c->job[c->n];
         int rc = due(db, &id, e);
         if (rc <= 0)
             return rc;
-        if (job_by_id(db, c->a, &id, &c->job, e) < 0)
+        if (job_by_id(db, c->a, &id, j, e) < 0)
             return -1;
-        rc = abandoned(db, c->a, &c->job, &content_version, e);
+        rc = abandoned(db, c->a, j, &d, e);
         if (rc < 0)
             return -1;
-        if (rc == 0) {
-            if (take(db, c, content_version, e) < 0)
+        if (rc > 0) {
+            if (drop(db, j, e) < 0)
                 return -1;
-            c->found = true;
-            return 0;
+            continue;
         }
-        if (drop(db, &c->job, e) < 0)
+        bool light = j->has_document && j->attempts == 0 && d.bytes > 0 && d.bytes <= STORE_LIGHT;
+        if (c->n && !light)
+            return 0;
+        if (take(db, c, j, d.content_version, e) < 0)
             return -1;
+        c->n++;
+        if (!light)
+            return 0;
     }
     return 0;
 }
 
-suspends int sqlite_job_lease(struct store *st, struct arena *a, const struct uuid *owner, int64_t lease_us,
-                              struct store_job *out, bool *found, struct err *e)
+suspends int sqlite_job_lease(struct store *st, struct arena *a, const struct uuid *owner, int64_t lease_us, size_t max,
+                              struct store_job *out, size_t *n, struct err *e)
 {
     struct sqlite *db = sqlite_of(st);
-    struct lease_call c = {.a = a, .owner = owner, .lease_us = lease_us};
+    struct lease_call c = {.a = a, .owner = owner, .lease_us = lease_us, .max = max, .job = out};
     struct uuid id;
     int rc = SQLITE_TRY(db, e, due(db, &id, e)); /* looking takes no lock */
     if (rc < 0 || (rc > 0 && sqlite_write(db, lease, &c, e) < 0))
         return -1;
-    *found = c.found;
-    if (c.found)
-        *out = c.job;
+    *n = c.n;
     return 0;
 }
 
@@ -169,22 +169,23 @@ static int claim(struct sqlite *db, void *arg, struct err *e)
 {
     struct claim_call *c = arg;
     struct lease_call *l = &c->lease;
-    int64_t content_version;
-    if (job_by_id(db, l->a, c->id, &l->job, e) < 0)
+    struct store_document d;
+    if (job_by_id(db, l->a, c->id, l->job, e) < 0)
         return -1;
-    int rc = l->job.state == JOB_queued ? abandoned(db, l->a, &l->job, &content_version, e) : 1;
+    int rc = l->job->state == JOB_queued ? abandoned(db, l->a, l->job, &d, e) : 1;
     if (rc > 0)
-        return err_set(e, ERR_CONFLICT, "The job is %s", job_state_name(l->job.state));
-    return rc < 0 ? -1 : take(db, l, content_version, e);
+        return err_set(e, ERR_CONFLICT, "The job is %s", job_state_name(l->job->state));
+    return rc < 0 ? -1 : take(db, l, l->job, d.content_version, e);
 }
 
 suspends int sqlite_job_claim(struct store *st, struct arena *a, const struct uuid *job, const struct uuid *owner,
                               int64_t lease_us, struct store_job *out, struct err *e)
 {
-    struct claim_call c = {job, {.a = a, .owner = owner, .lease_us = lease_us}};
+    struct store_job found;
+    struct claim_call c = {job, {.a = a, .owner = owner, .lease_us = lease_us, .job = &found}};
     if (sqlite_write(sqlite_of(st), claim, &c, e) < 0)
         return -1;
-    *out = c.lease.job;
+    *out = found;
     return 0;
 }
 

@@ -21,7 +21,8 @@
 
 struct store;
 
-enum { STORE_PART = 1 << 20 }; /* bytes of files are kept in parts of this size */
+enum { STORE_PART = 1 << 20 };   /* bytes of files are kept in parts of this size */
+enum { STORE_LIGHT = 64 << 10 }; /* what is smaller shares leases and commits with others */
 
 /* ---- paging ---- */
 struct store_page {
@@ -472,9 +473,11 @@ struct store_ops {
                               int64_t lease_us, struct store_job *out, struct err *);
     /* The oldest job that is due, now leased to `owner` until now + lease: queued ones, and running ones whose lease has
      * run out. `attempts` counts the tries begun, this one included; job_put_back without count_attempt takes it off.
-     * *found = false: none. A job out of attempts is failed by the taker (jobs/). */
-    suspends int (*job_lease)(struct store *, struct arena *, const struct uuid *owner, int64_t lease_us,
-                              struct store_job *out, bool *found, struct err *);
+     * A job out of attempts is failed by the taker (jobs/). When it is the first try of a small document, those that come
+     * next and are so, too, are leased with it, `max` at most: a document that kills its worker costs its neighbours one
+     * try, since further ones are leased alone. *n = 0: none. */
+    suspends int (*job_lease)(struct store *, struct arena *, const struct uuid *owner, int64_t lease_us, size_t max,
+                              struct store_job *out, size_t *n, struct err *);
     /* Extends the lease and reports progress, on the document too. ERR_CONFLICT: the lease is lost, give up.
      * *cancel: somebody asked for an end. */
     suspends int (*job_renew)(struct store *, const struct uuid *job, const struct uuid *owner, int64_t lease_us,

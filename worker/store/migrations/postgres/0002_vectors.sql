@@ -352,6 +352,37 @@ CREATE OR REPLACE FUNCTION ragd_index_commit(p_job uuid, p_owner uuid, p_version
         '{}', '{}', '{}', '{}', false)
 $$;
 
+-- The oldest job that is due; when it is the first try of a small document, with those that come next and are so, too.
+CREATE FUNCTION ragd_job_lease(p_owner uuid, p_lease bigint, p_max bigint, p_light bigint) RETURNS SETOF jobs
+LANGUAGE plpgsql AS $$
+DECLARE
+    j jobs%ROWTYPE;
+    v_content bigint;
+    v_bytes bigint;
+    v_light boolean;
+    v_n int := 0;
+    v_now bigint := ragd_now();
+BEGIN
+    FOR i IN 1..100 LOOP
+        SELECT * INTO j FROM jobs WHERE state < 2 AND due_us <= v_now ORDER BY due_us, id LIMIT 1 FOR UPDATE SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        SELECT d.content_version, d.bytes INTO v_content, v_bytes FROM documents d
+            JOIN collections c ON c.no = d.collection WHERE d.id = j.document AND NOT c.deleted;
+        IF NOT j.cancel_requested AND (j.document IS NULL OR FOUND) THEN
+            v_light := j.attempts = 0 AND coalesce(v_bytes BETWEEN 1 AND p_light, false);
+            EXIT WHEN v_n > 0 AND NOT v_light;
+            RETURN QUERY UPDATE jobs SET state = 1, owner = p_owner, due_us = v_now + p_lease, started_us = v_now,
+                attempts = attempts + 1, stage = '', done = 0, content_version = coalesce(v_content, 0),
+                updated_us = v_now WHERE id = j.id RETURNING *;
+            v_n := v_n + 1;
+            EXIT WHEN NOT v_light OR v_n >= p_max;
+        ELSE
+            UPDATE jobs SET state = 4, owner = NULL, due_us = 0, finished_us = v_now, updated_us = v_now WHERE id = j.id;
+            PERFORM ragd_document_finish(j.document, j.id, 7, '', '', '', 0);
+        END IF;
+    END LOOP;
+END $$;
+
 -- What the end of a job means for its document; nothing, when the document has a newer job.
 CREATE OR REPLACE FUNCTION ragd_document_finish(p_document uuid, p_job uuid, p_state bigint, p_code text, p_stage text,
     p_message text, p_page bigint) RETURNS void LANGUAGE plpgsql AS $$
