@@ -6,6 +6,7 @@
 #include "worker/core/cage_jail.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -266,6 +267,7 @@ static int begin(int fd, bool forked)
     if (broker.converters)
         cell_prepare();
     broker.lean = !forked && lean_prepare();
+    malloc_trim(0); /* what was freed is merged now, and not in each cage, which would copy the pages for it */
     return 0;
 }
 

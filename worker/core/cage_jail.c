@@ -188,6 +188,7 @@ static scmp_filter_ctx describe_filter(enum jail_kind kind)
 {
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
     if (f && (seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) ||
+              seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2) ||
               allow(f, common_calls, sizeof common_calls / sizeof *common_calls) || allow_some(f, kind) ||
               allow_own_end(f))) {
         seccomp_release(f);
