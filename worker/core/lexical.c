@@ -309,7 +309,9 @@ suspends static int score_pruned(struct scoring *g, struct search_part *p, struc
     bool known = false, *optional = arena_zalloc(s->a, p->q->n * sizeof *optional);
     if (p->c.chunks < PRUNE_FROM)
         return 1;
-    if (ask_counts(s, p, &known, e))
+    if (postings_get(s->b->postings, s->store, s->a, &p->c, p->q->term, p->q->n, (size_t)s->cfg->search_max_candidates,
+                     &p->lists, e) ||
+        ask_counts(s, p, &known, e))
         return -1;
     weigh_terms(p);
     double bound = known ? choose_optional(p, optional) : 0;
@@ -348,9 +350,6 @@ suspends static int score_collection(struct scoring *g, struct search_part *p, s
         return -1;
     if (p->allowed && p->n_allowed == 0)
         return 0;
-    if (postings_get(s->b->postings, s->store, s->a, &p->c, p->q->term, p->q->n, (size_t)s->cfg->search_max_candidates,
-                     &p->lists, e))
-        return -1;
     make_model(g, p);
     int rc = score_pruned(g, p, e);
     if (rc <= 0)
