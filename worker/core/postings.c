@@ -9,7 +9,8 @@ enum {
     FROM_STORE = 8,     /* searches after a change that ask the store: lists pay only where others follow */
     SHARE_MAX = 4,      /* a list takes at most this part of all bytes */
     YIELD_EVERY = 8192, /* candidates */
-    TOO_LONG = -1
+    TOO_LONG = -1,
+    LOADING = -2 /* by one search; the others ask the store meanwhile */
 };
 
 /* Each chunk takes three numbers, seven bits a byte, the lowest first: how far its number lies behind that of the one
@@ -19,7 +20,7 @@ struct posting_list {
     struct posting_list *next; /* of its bucket */
     size_t bucket, size;
     int64_t collection, revision;
-    int64_t count;    /* of chunks, or TOO_LONG; without a term: of searches since the collection changed */
+    int64_t count;    /* of chunks, or TOO_LONG or LOADING; without a term: of searches since the collection changed */
     int refs;         /* searches, and the table */
     struct str term;  /* empty: the collection itself */
     struct str bytes; /* both stand behind this struct */
@@ -156,15 +157,16 @@ suspends static int load(struct postings *p, struct store *s, const struct store
     struct arena a = {0};
     struct buf b = {0};
     struct store_candidates found;
+    add(p, c, term, STR(""), LOADING);
     int rc = STORE_CALL(s, search_candidates, &a, c, &term, NULL, 1, max, &found, e);
+    struct posting_list *mark = find(p, c, term);
+    if (mark)
+        drop(p, mark);
     if (rc == 0) {
         bool fits = !found.truncated;
         if (fits)
             encode(&b, &found);
         fits = fits && b.n <= p->max / SHARE_MAX;
-        struct posting_list *meanwhile = find(p, c, term);
-        if (meanwhile)
-            drop(p, meanwhile);
         *out = add(p, c, term, fits ? buf_view(&b) : (struct str){0}, fits ? (int64_t)found.n : TOO_LONG);
     }
     buf_fini(&b);
@@ -197,7 +199,7 @@ suspends int postings_get(struct postings *p, struct store *s, struct arena *a, 
         l->refs++;
         found[i] = arena_own(a, l, release);
         make_room(p);
-        if (l->count == TOO_LONG)
+        if (l->count < 0)
             return 0;
     }
     *lists = found;

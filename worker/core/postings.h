@@ -13,7 +13,7 @@ struct postings *postings_new(int64_t max_bytes); /* NULL: none are kept */
 void postings_free(struct postings *p);           /* no search is under way */
 
 /* The lists of a search's terms, which stay until the arena ends. *lists NULL: the store is to be asked instead, since the
- * collection has just changed, or more than `max` chunks hold one of the terms. */
+ * collection has just changed, another search is making one of the lists, or more than `max` chunks hold a term. */
 suspends must_use int postings_get(struct postings *p, struct store *s, struct arena *a,
                                    const struct store_collection *c, const struct str *terms, size_t n, size_t max,
                                    const struct posting_list ***lists, struct err *e);
