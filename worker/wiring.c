@@ -16,7 +16,7 @@ suspends int backends_open(const struct config *cfg, bool migrate, struct backen
         backends_close(&b);
         return -1;
     }
-    b.postings = postings_new(cfg->search_postings);
+    b.postings = postings_new(cfg->search_postings, POSTINGS_STILL * SEC);
     *out = b;
     return 0;
 }

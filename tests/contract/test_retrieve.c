@@ -356,7 +356,7 @@ static void kept_postings_change_nothing(struct world *w)
     fill(w, &c, 250, 3);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         ingest_all(w);
-        w->b.postings = postings_new(sizes[i]);
+        w->b.postings = postings_new(sizes[i], 0);
         w->s->ops = &ops;
         loaded = 0;
         for (int k = 0; k < 8; k++)
@@ -378,7 +378,7 @@ static void kept_postings_change_nothing(struct world *w)
         w->cfg->search_max_candidates = 100; /* fewer than hold a word */
         struct retrieve_query q = {.query = STR("the harbour"), .top_k = 5};
         postings_free(w->b.postings);
-        w->b.postings = postings_new(sizes[i]);
+        w->b.postings = postings_new(sizes[i], 0);
         for (int k = 0; k < 20; k++)
             must(w, search(w, &q).truncated);
         w->cfg->search_max_candidates = 200000;
@@ -386,7 +386,16 @@ static void kept_postings_change_nothing(struct world *w)
         w->b.postings = NULL;
         w->s->ops = looked_at_ops;
     }
-    must(w, !postings_new(0));
+    w->b.postings = postings_new(sizes[0], 3600 * SEC); /* the collection changed less than an hour ago */
+    w->s->ops = &ops;
+    loaded = 0;
+    for (int k = 0; k < 20; k++)
+        same(w, ask_once(w), 0);
+    same(w, loaded, 0);
+    w->s->ops = looked_at_ops;
+    postings_free(w->b.postings);
+    w->b.postings = NULL;
+    must(w, !postings_new(0, 0));
 }
 
 static void filters_narrow_without_changing_scores(struct world *w)

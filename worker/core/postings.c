@@ -1,5 +1,6 @@
 #include "worker/core/postings.h"
 #include "common/buf.h"
+#include "common/clock.h"
 #include "common/list.h"
 #include "worker/core/retrieve_private.h"
 #include <stdlib.h>
@@ -20,7 +21,8 @@ struct posting_list {
     struct posting_list *next; /* of its bucket */
     size_t bucket, size;
     int64_t collection, revision;
-    int64_t count;    /* of chunks, or TOO_LONG or LOADING; without a term: of searches since the collection changed */
+    int64_t count; /* of chunks, or TOO_LONG or LOADING; without a term: of searches since the collection changed */
+    int64_t made_ns;
     int refs;         /* searches, and the table */
     struct str term;  /* empty: the collection itself */
     struct str bytes; /* both stand behind this struct */
@@ -30,9 +32,10 @@ struct postings {
     struct posting_list *buckets[BUCKETS];
     struct list used;
     size_t size, max;
+    int64_t still_ns;
 };
 
-struct postings *postings_new(int64_t max_bytes)
+struct postings *postings_new(int64_t max_bytes, int64_t still_ns)
 {
     if (max_bytes == 0)
         return NULL;
@@ -41,6 +44,7 @@ struct postings *postings_new(int64_t max_bytes)
         abort();
     list_init(&p->used);
     p->max = (size_t)max_bytes;
+    p->still_ns = still_ns;
     return p;
 }
 
@@ -105,6 +109,7 @@ static struct posting_list *add(struct postings *p, const struct store_collectio
                                .collection = c->no,
                                .revision = c->revision,
                                .count = count,
+                               .made_ns = clock_ns(),
                                .refs = 1,
                                .term = {behind, term.n},
                                .bytes = {behind + term.n, bytes.n}};
@@ -179,9 +184,9 @@ static bool wanted(struct postings *p, const struct store_collection *c)
     struct posting_list *l = find(p, c, STR(""));
     if (!l)
         l = add(p, c, STR(""), STR(""), 0);
-    bool often = l->count++ >= FROM_STORE;
+    bool pays = l->count++ >= FROM_STORE && clock_ns() - l->made_ns >= p->still_ns;
     make_room(p);
-    return often;
+    return pays;
 }
 
 suspends int postings_get(struct postings *p, struct store *s, struct arena *a, const struct store_collection *c,

@@ -9,8 +9,11 @@
 struct postings; /* of one worker */
 struct posting_list;
 
-struct postings *postings_new(int64_t max_bytes); /* NULL: none are kept */
-void postings_free(struct postings *p);           /* no search is under way */
+enum { POSTINGS_STILL = 2 }; /* seconds: lists of a collection that changes all the time would never pay */
+
+/* Of max_bytes 0 NULL: none are kept. Lists are made of collections that have not changed for `still_ns`. */
+struct postings *postings_new(int64_t max_bytes, int64_t still_ns);
+void postings_free(struct postings *p); /* no search is under way */
 
 /* The lists of a search's terms, which stay until the arena ends. *lists NULL: the store is to be asked instead, since the
  * collection has just changed, another search is making one of the lists, or more than `max` chunks hold a term. */
