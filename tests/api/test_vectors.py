@@ -1,10 +1,15 @@
 """What decides which vectors a collection has: the model, and what else changes them; and the sections around what they find."""
 
+import json
+
 import pytest
 
 import openai_server
-from apitest import Api
+from apitest import Api, lines
 from ragdtest import Ragd, wait_for
+
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,40 @@ def test_hits_carry_the_section_they_were_cut_from(settings):
         plain = api.collection(chunking={"type": "static", "max_tokens": 16, "overlap": 0})
         api.ready(plain, text)
         assert all("context" not in hit for hit in api.search("31th pier", plain)["hits"])
+
+
+def test_vectors_of_clients_are_for_their_document_alone(settings, model):
+    with Ragd(settings) as ragd:
+        api = Api(ragd)
+        mine, theirs = api.collection(), api.collection()
+        text = "Descale the kettle with citric acid."
+        towards = {word: openai_server.embed(word, 48) for word in ("zebra", "giraffe")}
+
+        def near(collection, query, what=text):
+            hits = api.search(query, collection, mode="vector")["hits"]
+            return any(hit["text"] == what and hit["scores"]["cosine"] > 0.9 for hit in hits)
+
+        def send(**document):
+            (answer,) = lines(api.post(api.path(mine, "/import"), content=json.dumps(document), headers=NDJSON))
+            return answer
+
+        first = send(text=text, vector=towards["zebra"])
+        assert first["status"] == "created", first
+        assert api.settled({"id": first["document_id"]})["status"] == "ready"
+        api.ready(theirs, text)
+        assert near(mine, "zebra") and near(theirs, text) and not near(theirs, "zebra")
+        # the same once more is nothing new, another vector is: it takes effect with nobody's help
+        assert send(text=text, vector=towards["zebra"])["status"] == "duplicate"
+        again = send(text=text, vector=towards["giraffe"])
+        assert again == {"line": 1, "status": "updated", "document_id": first["document_id"]}
+        wait_for(lambda: near(mine, "giraffe"), "the other vector in the index")
+        assert not near(mine, "zebra") and not near(theirs, "giraffe")
+        # so it is with chunks, under a name
+        path = api.path(mine, "/documents/by-external-id/animals")
+        for i, word in enumerate(("zebra", "giraffe", "giraffe")):
+            chunks = [{"text": "Of stripes."}, {"text": "Of necks.", "vector": towards[word]}]
+            answer = api.put(path, json={"chunks": chunks})
+            assert answer.status_code == (201, 200, 200)[i], answer.text
+            assert answer.json().get("unchanged", False) is (i == 2)
+            assert api.settled(answer.json()["document"])["status"] == "ready"
+            wait_for(lambda: near(mine, word, "Of necks."), f"the second chunk near {word}")

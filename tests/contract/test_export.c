@@ -3,6 +3,7 @@
 #include "tests/contract/ingesting.h"
 #include "worker/core/export.h"
 #include "worker/core/fsck.h"
+#include "worker/core/given.h"
 
 static struct fake_embedder model;
 static struct doors vectors;
@@ -82,11 +83,40 @@ static struct store_document long_one(struct world *w, const struct store_collec
     return out;
 }
 
+static const char given_text[] = "With a vector of its own.";
+
+/* A list of one chunk, with the vector that its client made. */
+static struct store_document given_one(struct world *w, const struct store_collection *c)
+{
+    static const float v[8] = {0, 0.6f, 0.8f};
+    static const int first = 0;
+    struct sha256 sha;
+    struct store_document_new in = new_document(c, "[{\"text\":\"With a vector of its own.\"}]");
+    struct store_document out;
+    enum store_created what;
+    struct store_job job;
+    sha256_of(given_text, strlen(given_text), &sha);
+    in.mime = STR(GIVEN_MIME);
+    in.given = (struct store_given){STR("m"), 8, 1, &first, &sha, v};
+    ok(w, GET(w, document_create, &in, &out, &what, &job));
+    return out;
+}
+
+static bool has_vector(struct world *w, int64_t document_no)
+{
+    const float *v;
+    int dim = 8;
+    struct sha256 sha;
+    sha256_of(given_text, strlen(given_text), &sha);
+    ok(w, GET(w, embeddings_get, STR("m"), &dim, document_no, 0, &sha, 1, &v));
+    return v && v[1] > 0.5f && v[2] > 0.5f;
+}
+
 /* Into a store of the other product, if there is one, or of the same. */
 static void there_and_back(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
-    struct store_document a = long_one(w, &c), b = a_document(w, &c, "A short one."), bad;
+    struct store_document a = long_one(w, &c), b = a_document(w, &c, "A short one."), bad, given = given_one(w, &c);
     struct kept first = {0}, second = {0};
     model = fake_embedder("m", 8);
     vectors = doors_open();
@@ -95,13 +125,14 @@ static void there_and_back(struct world *w)
     struct job_runner *r = start_ingest(w);
     wait_for_job(w, &a.job, JOB_succeeded);
     wait_for_job(w, &b.job, JOB_succeeded);
+    wait_for_job(w, &given.job, JOB_succeeded);
     stop(w, r);
     bad = a_document(w, &c, "Not yet indexed.");
     c = collection_of(w, &c.id);
     struct store_chunk *k;
     size_t chunks;
     ok(w, GET(w, document_chunks, &a.id, 100, 1, &k, &chunks));
-    same(w, export(w, &c, &first), 3);
+    same(w, export(w, &c, &first), 4);
     store_close(w->s);
     doors_close(&vectors);
 
@@ -120,8 +151,10 @@ static void there_and_back(struct world *w)
     ok(w, take(w, all, SIZE_MAX, &counts));
     same(w, fresh.texts, 0);
     ok(w, take(w, all, SIZE_MAX, &counts));
-    same(w, counts.present, 3);
+    same(w, counts.present, 4);
     same(w, counts.documents, 0);
+    struct store_document given2 = document_of(w, &given.id);
+    must(w, has_vector(w, given2.no) && !has_vector(w, 0));
     struct store_document a2 = document_of(w, &a.id), b2 = document_of(w, &b.id);
     must(w, a2.state == DOCUMENT_ready && b2.state == DOCUMENT_ready);
     same(w, a2.content_version, 1);
@@ -133,14 +166,14 @@ static void there_and_back(struct world *w)
     must(w, str_eq(k[0].text, k2.text));
     same(w, k2.char_start, k[0].char_start);
     ok(w, GET(w, collection_by_name, STR("c"), &c));
-    same(w, c.chunks, a2.chunks + b2.chunks);
+    same(w, c.chunks, a2.chunks + b2.chunks + given2.chunks);
     same(w, points_of(w, &vectors, &c, 1, &a2), a2.chunks);
     struct fsck_counts checked;
     ok(w, fsck(&w->b, false, &checked, NULL, &w->e));
     same(w, checked.missing + checked.orphans + checked.mismatched, 0);
 
     /* and what that one exports is the same, line by line */
-    same(w, export(w, &c, &second), 3);
+    same(w, export(w, &c, &second), 4);
     must(w, str_eq(buf_view(&first.lines), buf_view(&second.lines)));
     store_close(w->s);
     doors_close(&vectors);

@@ -2,9 +2,7 @@
  * the index is away, the model is another one, or the worker is killed between two steps. */
 #include "tests/contract/doubles.h"
 #include "tests/contract/ingesting.h"
-#include "worker/core/given_vectors.h"
 #include "worker/core/outbox.h"
-#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -540,40 +538,6 @@ static void survive_kills(struct world *w)
     }
 }
 
-/* Vectors that a client made: the embedder makes none; those of another model or length are refused. */
-static void come_with_the_text(struct world *w)
-{
-    open_doubles(w);
-    struct store_collection c = sections(w);
-    struct given_vectors g;
-    json_t *list;
-    ok(w, json_parse(&w->a, STR("[{\"text\": \"Given\", \"vector\": [0, 3, 4, 0]}]"), 8, &list, &w->e));
-    ok(w, given_vectors_take(&w->a, list, "", &g, &w->e));
-    must(w, g.n == 1 && g.dim == 4 && fabsf(g.v[1] - 0.6f) < 1e-6f && fabsf(g.v[2] - 0.8f) < 1e-6f);
-    ok(w, given_vectors_keep(&w->b, &c.id, &g, "", &w->e));
-    struct job_runner *r = start_ingest(w);
-    struct store_document d = a_document(w, &c, "Given");
-    wait_for_job(w, &d.job, JOB_succeeded);
-    stop(w, r);
-    same(w, model.calls, 1); /* how long its vectors are, as the collection has none yet */
-    same(w, model.texts, 1);
-    same(w, vectors.puts, 1);
-    c = collection_of(w, &c.id);
-    same(w, c.dim, 4);
-    g.dim = 3;
-    fails(w, ERR_VALIDATION, given_vectors_keep(&w->b, &c.id, &g, "/x", &w->e));
-    must(w, strstr(w->e.msg, "3 dimensions") && strstr(w->e.msg, "collection 4") && strcmp(w->e.pointer, "/x") == 0);
-    g.dim = 4;
-    struct fake_embedder other = fake_embedder("n", 4);
-    w->b.embedder = &other.base;
-    fails(w, ERR_CONFLICT, given_vectors_keep(&w->b, &c.id, &g, "", &w->e));
-    struct uuid nobody = uuid_v7();
-    fails(w, ERR_NOT_FOUND, given_vectors_keep(&w->b, &nobody, &g, "", &w->e));
-    w->b.embedder = NULL;
-    fails(w, ERR_VALIDATION, given_vectors_keep(&w->b, &c.id, &g, "", &w->e));
-    doors_close(&vectors);
-}
-
 int main(int argc, char **argv)
 {
     if (argc > 3 && strcmp(argv[1], "--child") == 0)
@@ -590,7 +554,6 @@ int main(int argc, char **argv)
         TEST(changes_before_the_points),
         TEST(configured_away),
         TEST(after_a_long_outage),
-        TEST(come_with_the_text),
     };
     return contract_main("ingest: vectors", tests, sizeof tests / sizeof *tests, argc, argv);
 }

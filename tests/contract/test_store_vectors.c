@@ -153,18 +153,18 @@ static void embeddings(struct world *w)
     for (int i = 0; i < 4; i++)
         sha256_of(&i, sizeof i, &sha[i]);
     ok(w, DO(w, embeddings_put, STR("m"), 4, sha, 3, &v[0][0]));
-    ok(w, GET(w, embeddings_get, STR("m"), &dim, sha, 4, out));
+    ok(w, GET(w, embeddings_get, STR("m"), &dim, 0, 0, sha, 4, out));
     same(w, dim, 4);
     must(w, out[0] && out[1] && out[2] && !out[3]);
     must(w, memcmp(out[2], v[2], sizeof v[2]) == 0);
-    ok(w, GET(w, embeddings_get, STR("another"), &dim, sha, 4, out));
+    ok(w, GET(w, embeddings_get, STR("another"), &dim, 0, 0, sha, 4, out));
     must(w, !out[0] && !out[2]);
     dim = 8; /* vectors of another length are of no use */
-    ok(w, GET(w, embeddings_get, STR("m"), &dim, sha, 4, out));
+    ok(w, GET(w, embeddings_get, STR("m"), &dim, 0, 0, sha, 4, out));
     must(w, !out[0]);
     dim = 4;
     ok(w, DO(w, embeddings_put, STR("m"), 4, sha, 1, v[1])); /* again: the last one counts */
-    ok(w, GET(w, embeddings_get, STR("m"), &dim, sha, 1, out));
+    ok(w, GET(w, embeddings_get, STR("m"), &dim, 0, 0, sha, 1, out));
     must(w, out[0] && memcmp(out[0], v[1], sizeof v[1]) == 0);
 
     /* the sweep goes round in steps, and spares what is young or in use */
@@ -191,7 +191,7 @@ static void embeddings(struct world *w)
         all += removed;
     } while (memcmp(&cursor, &(struct sha256){{0}}, sizeof cursor) != 0);
     same(w, all, 3);
-    ok(w, GET(w, embeddings_get, STR("m"), &dim, &k.sha256, 1, out));
+    ok(w, GET(w, embeddings_get, STR("m"), &dim, 0, 0, &k.sha256, 1, out));
     must(w, out[0]);
 }
 

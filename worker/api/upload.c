@@ -349,7 +349,7 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
     } else if (hash(u, scratch, e)) {
         return -1;
     }
-    if (given_vectors_keep(&r->app->backends, &u->doc.collection, &u->vectors, u->vectors_at, e))
+    if (given_vectors_check(&r->app->backends, &u->doc.collection, &u->vectors, u->vectors_at, &u->doc.given, e))
         return -1;
     /* Parts that nobody refers to yet may be swept away at any time: then they are put once more. */
     for (int i = 0; failed && i < STORE_TRIES; i++) {

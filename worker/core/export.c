@@ -163,7 +163,7 @@ suspends static int chunks(struct out *o, const struct store_document *d, int fr
         return 0;
     for (size_t i = 0; i < *n; i++)
         sha[i] = k[i].sha256;
-    if (dim && STORE_CALL(o->b->store, embeddings_get, &o->a, o->c->embedder, &dim, sha, *n, v, e))
+    if (dim && STORE_CALL(o->b->store, embeddings_get, &o->a, o->c->embedder, &dim, d->no, from, sha, *n, v, e))
         return -1;
     struct buf b = {0};
     struct json_out j = begin(&b, "chunks");

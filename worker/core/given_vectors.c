@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { BATCH = 1000, POINTER = 96 };
+enum { POINTER = 96 };
 
 /* ---- from JSON ---- */
 
@@ -40,7 +40,8 @@ static int read_vector(const json_t *list, const char *at, float *out, struct er
     return 0;
 }
 
-static int take(struct arena *a, json_t *item, const char *at, size_t room, struct given_vectors *g, struct err *e)
+static int take(struct arena *a, json_t *item, size_t ordinal, const char *at, size_t room, struct given_vectors *g,
+                struct err *e)
 {
     const json_t *list = json_object_get(item, "vector"), *text = json_object_get(item, "text");
     size_t dim = json_array_size(list);
@@ -50,13 +51,16 @@ static int take(struct arena *a, json_t *item, const char *at, size_t room, stru
         g->dim = (int)dim;
         g->v = arena_alloc(a, room * dim * sizeof *g->v); /* the JSON was longer */
         g->sha = arena_alloc(a, room * sizeof *g->sha);
+        g->ordinal = arena_alloc(a, room * sizeof *g->ordinal);
     }
     if (dim != (size_t)g->dim)
         return err_at(e, at, "The vector has %zu dimensions, the one before it %d", dim, g->dim);
     if (read_vector(list, at, g->v + g->n * dim, e))
         return -1;
-    if (json_is_string(text))
-        sha256_of(json_string_value(text), json_string_length(text), &g->sha[g->n++]);
+    if (json_is_string(text)) {
+        sha256_of(json_string_value(text), json_string_length(text), &g->sha[g->n]);
+        g->ordinal[g->n++] = (int)ordinal;
+    }
     json_object_del(item, "vector");
     return 0;
 }
@@ -69,13 +73,13 @@ int given_vectors_take(struct arena *a, json_t *chunks, const char *pointer, str
     *out = (struct given_vectors){.n = 0};
     json_array_foreach (chunks, i, item) {
         snprintf(at, sizeof at, "%.60s/%zu/vector", pointer, i);
-        if (json_object_get(item, "vector") && take(a, item, at, room, out, e))
+        if (json_object_get(item, "vector") && take(a, item, i, at, room, out, e))
             return -1;
     }
     return 0;
 }
 
-/* ---- into the store ---- */
+/* ---- for the store ---- */
 
 int given_vectors_dim(const struct backends *b, const struct store_collection *c)
 {
@@ -105,8 +109,8 @@ suspends static int fits(const struct backends *b, const struct uuid *collection
     return rc;
 }
 
-suspends int given_vectors_keep(const struct backends *b, const struct uuid *collection, const struct given_vectors *g,
-                                const char *pointer, struct err *e)
+suspends int given_vectors_check(const struct backends *b, const struct uuid *collection, const struct given_vectors *g,
+                                 const char *pointer, struct store_given *out, struct err *e)
 {
     if (g->n == 0)
         return 0;
@@ -115,11 +119,6 @@ suspends int given_vectors_keep(const struct backends *b, const struct uuid *col
                       "Vectors belong to a model that can embed queries, too: set embedding.url and embedding.model");
     if (fits(b, collection, g, pointer, e))
         return -1;
-    for (size_t at = 0, n; at < g->n; at += n) {
-        n = g->n - at < BATCH ? g->n - at : BATCH;
-        if (STORE_CALL(b->store, embeddings_put, b->embedder->model, g->dim, g->sha + at, n, g->v + at * (size_t)g->dim,
-                       e))
-            return -1;
-    }
+    *out = (struct store_given){b->embedder->model, g->dim, g->n, g->ordinal, g->sha, g->v};
     return 0;
 }

@@ -1,5 +1,6 @@
 #include "worker/core/analyze.h"
 #include "worker/core/export.h"
+#include "worker/core/given.h"
 #include "worker/core/index.h"
 #include "worker/io/base64.h"
 #include "worker/io/json.h"
@@ -18,6 +19,7 @@ struct incoming {
     struct buf file, text; /* file: the only part, of a short one */
     struct store_chunk_new *chunk;
     size_t n, cap, vectors;
+    struct buf ordinal, sha, v; /* of vectors that were given */
 };
 
 struct import {
@@ -46,6 +48,9 @@ static void forget(struct incoming *d)
     arena_fini(&d->a);
     buf_fini(&d->file);
     buf_fini(&d->text);
+    buf_fini(&d->ordinal);
+    buf_fini(&d->sha);
+    buf_fini(&d->v);
     free(d->chunk);
     *d = (struct incoming){0};
 }
@@ -241,6 +246,7 @@ suspends static int on_chunks(struct import *m, const json_t *o, struct arena *a
     struct incoming *d = &m->d;
     const json_t *list = json_object_get(o, "chunks");
     size_t n = json_array_size(list), size = (size_t)m->dim * sizeof(float), found = 0;
+    int *ordinal = arena_alloc(a, (n + 1) * sizeof *ordinal);
     struct sha256 *sha = arena_alloc(a, (n + 1) * sizeof *sha);
     float *v = arena_alloc(a, (n + 1) * (size ? size : 1));
     if (d->n + n > d->cap) {
@@ -260,11 +266,18 @@ suspends static int on_chunks(struct import *m, const json_t *o, struct arena *a
             if (bytes.n != size)
                 return err_set(e, ERR_VALIDATION, "a vector has another length than its collection says");
             memcpy((char *)v + found * size, bytes.p, size);
+            ordinal[found] = (int)d->n;
             sha[found++] = d->chunk[d->n].sha256;
         }
         d->n++;
     }
     d->vectors += found;
+    if (str_eqz(d->in.mime, GIVEN_MIME)) { /* the client may have made them: they are for this document alone */
+        buf_add(&d->ordinal, ordinal, found * sizeof *ordinal);
+        buf_add(&d->sha, sha, found * sizeof *sha);
+        buf_add(&d->v, v, found * size);
+        return 0;
+    }
     return found ? STORE_CALL(m->b->store, embeddings_put, m->model, m->dim, sha, found, v, e) : 0;
 }
 
@@ -316,6 +329,12 @@ suspends static int on_end(struct import *m, struct err *e)
         if ((int64_t)d->file.n != d->in.bytes || memcmp(&sha, &d->in.sha256, sizeof sha) != 0)
             return err_set(e, ERR_VALIDATION, "the file of a document is not what its hash says");
     }
+    d->in.given = (struct store_given){.model = m->model,
+                                       .dim = m->dim,
+                                       .n = d->ordinal.n / sizeof(int),
+                                       .ordinal = (const void *)d->ordinal.p,
+                                       .sha = (const void *)d->sha.p,
+                                       .v = (const void *)d->v.p};
     if (STORE_CALL(m->b->store, document_create, &d->a, &d->in, &made, &what, &job, e)) {
         struct err why;
         if (e->code != ERR_CONFLICT || STORE_CALL(m->b->store, document_get, &d->a, &d->in.id, &there, &why))

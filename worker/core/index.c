@@ -66,9 +66,11 @@ suspends int index_ask_dim(const struct backends *b, int *dim, struct err *e)
     return rc;
 }
 
-/* At most PAGE chunks, and what is known of them. */
+/* At most PAGE chunks of a document, and what is known of them. */
 struct page {
     struct arena a;
+    int64_t document;
+    int from; /* ordinal of the first one */
     struct sha256 sha[PAGE];
     struct str text[PAGE];
     const float *v[PAGE];
@@ -133,13 +135,13 @@ suspends static int find_dim(const struct backends *b, struct str model, bool ke
 suspends static int page_vectors(const struct backends *b, struct str model, struct page *p, int *dim, struct err *e)
 {
     int kept = *dim;
-    if (STORE_CALL(b->store, embeddings_get, &p->a, model, &kept, p->sha, p->n, p->v, e))
+    if (STORE_CALL(b->store, embeddings_get, &p->a, model, &kept, p->document, p->from, p->sha, p->n, p->v, e))
         return -1;
     if (*dim == 0) {
         if (find_dim(b, model, kept > 0, dim, e))
             return -1;
         if (kept && *dim && kept != *dim &&
-            STORE_CALL(b->store, embeddings_get, &p->a, model, dim, p->sha, p->n, p->v, e))
+            STORE_CALL(b->store, embeddings_get, &p->a, model, dim, p->document, p->from, p->sha, p->n, p->v, e))
             return -1;
         if (*dim == 0)
             *dim = kept;
@@ -152,14 +154,17 @@ static int watched(const struct index_watch *w, size_t done, size_t total, struc
     return w ? w->fn(w->arg, (int64_t)done, (int64_t)total, e) : 0;
 }
 
-suspends int index_embed(const struct backends *b, struct str model, const struct store_chunk_new *chunks, size_t n,
-                         int *dim, const struct index_watch *watch, struct err *e)
+suspends int index_embed(const struct backends *b, struct str model, int64_t document_no,
+                         const struct store_chunk_new *chunks, size_t n, int *dim, const struct index_watch *watch,
+                         struct err *e)
 {
     struct page *p = calloc(1, sizeof *p);
     int rc = 0;
     if (!p)
         abort();
+    p->document = document_no;
     for (size_t at = 0; at < n && rc == 0; at += p->n) {
+        p->from = (int)at;
         for (p->n = 0; p->n < PAGE && at + p->n < n; p->n++) {
             p->sha[p->n] = chunks[at + p->n].sha256;
             p->text[p->n] = chunks[at + p->n].text;
@@ -212,9 +217,11 @@ suspends static int load(const struct backends *b, struct str model, const struc
     int rc = 0;
     if (!p)
         abort();
+    p->document = d->no;
     do {
         arena_fini(&p->a);
-        rc = STORE_CALL(b->store, document_chunks, &p->a, &d->id, (int)l->n, PAGE, &chunks, &p->n, e);
+        p->from = (int)l->n;
+        rc = STORE_CALL(b->store, document_chunks, &p->a, &d->id, p->from, PAGE, &chunks, &p->n, e);
         if (rc || p->n == 0)
             break;
         for (size_t i = 0; i < p->n; i++) {
@@ -232,15 +239,15 @@ suspends static int load(const struct backends *b, struct str model, const struc
     return rc;
 }
 
-/* Whoever wrote an older version last has made room for it in the index, and a change of what the document says of
- * itself may have come before its points: somebody shall look again. */
+/* Whoever wrote an older version, or older vectors, last has made room for it in the index, and a change of what the
+ * document says of itself may have come before its points: somebody shall look again. */
 suspends static int look_again(const struct backends *b, const struct index_space *to, const struct store_document *put,
                                struct err *e)
 {
     struct arena a = {0};
     struct store_document now;
     int rc = STORE_CALL(b->store, documents_by_no, &a, &put->no, 1, &now, e);
-    if (rc == 0 && now.indexed_version != put->indexed_version)
+    if (rc == 0 && (now.indexed_version != put->indexed_version || now.given != put->given))
         rc = index_later(b, OUTBOX_put, to, put->no, &put->id, e);
     else if (rc == 0 && (!str_eq(now.metadata, put->metadata) || !str_eq(now.tags, put->tags)))
         rc = index_later(b, OUTBOX_describe, to, put->no, &put->id, e);

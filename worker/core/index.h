@@ -1,6 +1,6 @@
 /* The vector part of a document: its chunks, as the store has them, become vectors in the spaces of the vector index that
- * belong to its collection. What was embedded once is kept in the store by (model, hash of the chunk) and never embedded
- * again. Used by the ingest job, by re-indexing, by the outbox and by fsck.
+ * belong to its collection. What was given for it is taken; what was embedded once is kept in the store by (model, hash of
+ * the chunk) and never embedded again. Used by the ingest job, by re-indexing, by the outbox and by fsck.
  *
  * Errors: ERR_NOT_READY when the embedder or the index cannot be reached; ERR_CONFLICT when a vector is missing and the
  * model is not the configured one, or makes vectors of another length; whatever else embedder, index and store say. */
@@ -33,9 +33,10 @@ suspends must_use int index_ask_dim(const struct backends *b, int *dim, struct e
 suspends must_use int index_later(const struct backends *b, enum outbox_kind kind, const struct index_space *to,
                                   int64_t document_no, const struct uuid *document, struct err *e);
 
-/* Makes sure that the store has vectors for all these chunks. *dim: as in store's embeddings_get. */
-suspends must_use int index_embed(const struct backends *b, struct str model, const struct store_chunk_new *chunks,
-                                  size_t n, int *dim, const struct index_watch *watch, struct err *e);
+/* Makes sure that the store has vectors for all chunks that the document shall have. *dim: as in store's embeddings_get. */
+suspends must_use int index_embed(const struct backends *b, struct str model, int64_t document_no,
+                                  const struct store_chunk_new *chunks, size_t n, int *dim,
+                                  const struct index_watch *watch, struct err *e);
 /* Puts a document into one space as the store has it now: embeds what is missing, removes what is gone. The dimension of
  * the space is found out, and kept, when it is 0. When the document changes meanwhile, the outbox is told. */
 suspends must_use int index_sync(const struct backends *b, const struct store_collection *c,

@@ -178,15 +178,16 @@ static int mismatch(struct job_context *ctx)
 
 /* Before the index is committed, so that old and new content change places at once. An embedder that is away does not keep
  * the text from being found: *later says why the job waits after the commit. */
-suspends static int embed_stage(struct job_context *ctx, const struct store_collection *c,
-                                const struct store_chunk_new *chunks, size_t n, struct err *later, struct err *e)
+suspends static int embed_stage(struct job_context *ctx, const struct store_document *d,
+                                const struct store_collection *c, const struct store_chunk_new *chunks, size_t n,
+                                struct err *later, struct err *e)
 {
     struct index_space to[INDEX_SPACES];
     struct stage stage = {ctx, DOCUMENT_embedding, "embed"};
     struct index_watch watch = {report, &stage};
     if (!vectors_due(ctx) || index_targets(ctx->backends, c, to) == 0)
         return 0;
-    if (index_embed(ctx->backends, to->model, chunks, n, &to->space.dim, &watch, e) == 0)
+    if (index_embed(ctx->backends, to->model, d->no, chunks, n, &to->space.dim, &watch, e) == 0)
         return 0;
     if (e->code == ERR_NOT_READY)
         *later = *e;
@@ -291,7 +292,7 @@ suspends int ingest_run(struct job_context *ctx, struct err *e)
         return -1;
     struct err later = {0};
     if (ctx->job->committed != d.content_version || d.indexed_version != d.content_version)
-        if (content_stage(ctx, &d, &c, &x, &chunks, &n, e) || embed_stage(ctx, &c, chunks, n, &later, e) ||
+        if (content_stage(ctx, &d, &c, &x, &chunks, &n, e) || embed_stage(ctx, &d, &c, chunks, n, &later, e) ||
             index_stage(ctx, &d, &x, chunks, n, e))
             return -1;
     if (ctx->finished)

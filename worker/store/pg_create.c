@@ -249,6 +249,23 @@ static void arg_described(struct pg_args *args, const struct store_document_new 
     pg_arg_str(args, in->tags);
 }
 
+static void arg_given(struct pg_args *args, const struct store_given *g)
+{
+    struct pg_array ordinals, shas, vectors;
+    pg_array_init(&ordinals, PG_INT8);
+    pg_array_init(&shas, PG_BYTEA);
+    pg_array_init(&vectors, PG_BYTEA);
+    for (size_t i = 0; i < g->n; i++) {
+        pg_array_i64(&ordinals, g->ordinal[i]);
+        pg_array_add(&shas, g->sha[i].b, sizeof g->sha[i].b);
+        pg_array_add(&vectors, g->v + i * (size_t)g->dim, (size_t)g->dim * sizeof *g->v);
+    }
+    pg_arg_str(args, g->model);
+    pg_arg_array(args, &ordinals);
+    pg_arg_array(args, &shas);
+    pg_arg_array(args, &vectors);
+}
+
 static suspends int put(struct pg_store *s, struct arena *a, const struct creation *c, struct store_document *out,
                         enum store_created *what, struct store_job *job, struct err *e)
 {
@@ -256,7 +273,9 @@ static suspends int put(struct pg_store *s, struct arena *a, const struct creati
     struct uuid id = uuid_v7(), job_id = uuid_v7(), document;
     struct pg_args args;
     struct pg_rows r;
-    bool import = !uuid_is_zero(&in->id);
+    bool import = !uuid_is_zero(&in->id), given = in->given.n > 0;
+    enum pg_statement put_as = given ? S_DOCUMENT_PUT_GIVEN : S_DOCUMENT_PUT,
+                      import_as = given ? S_DOCUMENT_IMPORT_GIVEN : S_DOCUMENT_IMPORT;
     pg_args_init(&args, a);
     pg_arg_uuid(&args, import ? &in->id : &id);
     if (import)
@@ -270,7 +289,9 @@ static suspends int put(struct pg_store *s, struct arena *a, const struct creati
         pg_arg_bool(&args, in->by_external_id);
         pg_arg_i64(&args, in->if_version);
     }
-    if (pg_call(s->pg, import ? S_DOCUMENT_IMPORT : S_DOCUMENT_PUT, &args, a, &r, e) < 0)
+    if (given)
+        arg_given(&args, &in->given);
+    if (pg_call(s->pg, import ? import_as : put_as, &args, a, &r, e) < 0)
         return -1;
     int64_t outcome = pg_i64(&r, 0, 0);
     pg_uuid(&r, 0, 1, &document);
@@ -324,8 +345,8 @@ suspends int pg_document_create(struct store *st, struct arena *a, const struct 
 {
     struct pg_store *s = pg_of(st);
     struct creation c = {.in = in, .state = LEFT_OUT};
-    bool plain =
-        in->inline_bytes.n == (size_t)in->bytes && !in->by_external_id && !in->external_id.n && uuid_is_zero(&in->id);
+    bool plain = in->inline_bytes.n == (size_t)in->bytes && !in->by_external_id && !in->external_id.n &&
+                 uuid_is_zero(&in->id) && !in->given.n;
     list_init(&c.link);
     if (plain) {
         c.state = WAITING;

@@ -97,6 +97,7 @@ void read_document(const struct pg_rows *r, int row, struct store_document *out)
     out->updated_us = next_i64(&c);
     next_uuid(&c, &out->job);
     out->indexed_version = next_i64(&c);
+    out->given = next_i64(&c);
 }
 
 void read_job(const struct pg_rows *r, int row, struct store_job *out)

@@ -132,8 +132,22 @@ suspends int pg_generation_drop(struct store *st, const struct uuid *id, int64_t
 
 /* ---- embeddings ---- */
 
-suspends int pg_embeddings_get(struct store *st, struct arena *a, struct str model, int *dim,
-                               const struct sha256 *chunks, size_t n, const float **out, struct err *e)
+/* A row's vector, for those of chunks[from, to) that have none and are of its text. */
+static void take_vector(struct arena *a, struct pg_rows *r, int row, int *dim, const struct sha256 *chunks, size_t from,
+                        size_t to, const float **out)
+{
+    struct str sha = pg_str(r, row, 1);
+    const float *v = NULL;
+    for (size_t i = from; i < to; i++) {
+        if (out[i] || sha.n != sizeof chunks[i].b || memcmp(sha.p, chunks[i].b, sha.n) != 0)
+            continue;
+        v = v ? v : store_vector(a, pg_str(r, row, 2), dim);
+        out[i] = v;
+    }
+}
+
+suspends int pg_embeddings_get(struct store *st, struct arena *a, struct str model, int *dim, int64_t document_no,
+                               int from, const struct sha256 *chunks, size_t n, const float **out, struct err *e)
 {
     struct arena scratch = {0};
     struct pg_args args;
@@ -145,16 +159,17 @@ suspends int pg_embeddings_get(struct store *st, struct arena *a, struct str mod
     for (size_t i = 0; i < n; i++)
         pg_array_add(&x, chunks[i].b, sizeof chunks[i].b);
     pg_arg_array(&args, &x);
+    pg_arg_i64(&args, document_no);
+    pg_arg_i64(&args, from);
     int rc = pg_call(pg_of(st)->pg, S_EMBEDDINGS_GET, &args, &scratch, &r, e);
     for (size_t i = 0; i < n; i++)
         out[i] = NULL;
-    for (int row = 0; rc == 0 && row < r.n; row++) {
-        struct str sha = pg_str(&r, row, 0);
-        const float *v = store_vector(a, pg_str(&r, row, 1), dim);
-        for (size_t i = 0; i < n; i++)
-            if (sha.n == sizeof chunks[i].b && memcmp(sha.p, chunks[i].b, sha.n) == 0)
-                out[i] = v;
-    }
+    for (int row = 0; rc == 0 && row < r.n; row++)
+        if (pg_i64(&r, row, 0) >= 0)
+            take_vector(a, &r, row, dim, chunks, (size_t)pg_i64(&r, row, 0), (size_t)pg_i64(&r, row, 0) + 1, out);
+    for (int row = 0; rc == 0 && row < r.n; row++)
+        if (pg_i64(&r, row, 0) < 0)
+            take_vector(a, &r, row, dim, chunks, 0, n, out);
     arena_fini(&scratch);
     return rc;
 }

@@ -181,8 +181,8 @@ int sqlite_shadow_built(struct store *, const struct uuid *, int64_t, struct err
 int sqlite_generation_flip(struct store *, struct arena *, const struct uuid *, int64_t, struct store_collection *,
                            struct err *);
 int sqlite_generation_drop(struct store *, const struct uuid *, int64_t, struct err *);
-int sqlite_embeddings_get(struct store *, struct arena *, struct str, int *, const struct sha256 *, size_t,
-                          const float **, struct err *);
+int sqlite_embeddings_get(struct store *, struct arena *, struct str, int *, int64_t, int, const struct sha256 *,
+                          size_t, const float **, struct err *);
 int sqlite_embeddings_put(struct store *, struct str, int, const struct sha256 *, size_t, const float *, struct err *);
 int sqlite_embeddings_sweep(struct store *, struct sha256 *, int, int64_t *, struct err *);
 int sqlite_document_embedded(struct store *, int64_t, struct err *);
@@ -244,7 +244,7 @@ must_use int collection_by_id(struct sqlite *db, struct arena *a, const struct u
     "d.no, d.id, c.id, d.external_id, d.filename, d.title, d.mime, d.language, d.metadata, d.tags, d.sha256, " \
     "d.bytes, d.pages, d.chunks, d.tokens, d.state, d.progress_done, d.progress_total, d.error_code, "         \
     "d.error_stage, d.error_message, d.error_page, d.version, d.content_version, d.updated_us, d.job, "        \
-    "d.indexed_version"
+    "d.indexed_version, d.given"
 #define DOCUMENT_JOIN " JOIN collections c ON c.no = d.collection AND c.deleted = 0 "
 #define DOCUMENT_FROM " FROM documents d" DOCUMENT_JOIN
 void document_read(struct stmt *s, struct arena *a, struct store_document *out);
@@ -260,6 +260,12 @@ must_use int document_is_long(struct sqlite *db, int64_t no, struct err *e);
 must_use int document_hide_chunks(struct sqlite *db, int64_t no, struct err *e);
 must_use int document_show_chunks(struct sqlite *db, int64_t no, struct err *e);
 enum { INDEX_STEP = 1000 }; /* chunks written or removed in one transaction: others wait for it */
+/* The outbox is told to put it into all spaces of its collection. */
+must_use int document_want_vectors(struct sqlite *db, const struct store_document *d, int64_t collection,
+                                   struct err *e);
+/* Whether they are others than those that it had. */
+must_use int given_vectors_put(struct sqlite *db, int64_t document, const struct store_given *g, bool *changed,
+                               struct err *e);
 /* The document with all that belongs to it; its bytes are left to the sweep, and what is long to a job. */
 must_use int document_remove(struct sqlite *db, int64_t no, struct err *e);
 

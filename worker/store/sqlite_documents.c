@@ -30,6 +30,7 @@ void document_read(struct stmt *s, struct arena *a, struct store_document *out)
     out->updated_us = col_i64(s);
     col_uuid(s, &out->job);
     out->indexed_version = col_i64(s);
+    out->given = col_i64(s);
 }
 
 /* 1: found, 0: not, -1: error. */
@@ -109,6 +110,13 @@ suspends int sqlite_document_by_external_id(struct store *st, struct arena *a, c
 {
     struct sqlite *db = sqlite_of(st);
     return SQLITE_TRY(db, e, get_by_external_id(db, a, collection, external_id, out, e));
+}
+
+static int run_one(struct sqlite *db, const char *sql, int64_t no, struct err *e)
+{
+    struct stmt *s = stmt_get(db, sql);
+    bind_i64(s, no);
+    return stmt_run(s, e);
 }
 
 /* ---- create and upsert ---- */
@@ -335,9 +343,8 @@ static int refuse_duplicate(const struct store_document *d, struct err *e)
     return err_set(e, ERR_CONFLICT, "The collection has a document of the same bytes: %s", id);
 }
 
-static int create(struct sqlite *db, void *arg, struct err *e)
+static int find_or_insert(struct sqlite *db, struct create_call *c, struct err *e)
 {
-    struct create_call *c = arg;
     const struct store_document_new *in = c->in;
     int rc = 0;
     c->job = (struct store_job){0};
@@ -365,6 +372,29 @@ static int create(struct sqlite *db, void *arg, struct err *e)
             return err_set(e, ERR_CONFLICT, "The collection has a document with this external_id");
     }
     return insert_document(db, c, e);
+}
+
+/* Without a job the outbox brings them into the index. */
+static int take_vectors(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    struct store_document *d = &c->doc;
+    bool changed;
+    if (given_vectors_put(db, d->no, &c->in->given, &changed, e) < 0)
+        return -1;
+    if (!changed || !uuid_is_zero(&c->job.id))
+        return 0;
+    if ((c->what != STORE_UPDATED && update_described(db, d, e) < 0) ||
+        run_one(db, "UPDATE documents SET given = given + 1 WHERE no = ?", d->no, e) < 0 ||
+        (d->indexed_version > 0 && document_want_vectors(db, d, c->collection, e) < 0))
+        return -1;
+    c->what = STORE_UPDATED;
+    return 0;
+}
+
+static int create(struct sqlite *db, void *arg, struct err *e)
+{
+    struct create_call *c = arg;
+    return find_or_insert(db, c, e) < 0 || (c->in->given.n && take_vectors(db, c, e) < 0) ? -1 : 0;
 }
 
 /* The document may point into the request, which lives as long as the caller's arena does not promise. */
@@ -484,52 +514,7 @@ int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid 
     return stmt_run(s, e);
 }
 
-struct reprocess_call {
-    struct arena *a;
-    const struct uuid *id;
-    struct store_job job;
-};
-
-static int reprocess(struct sqlite *db, void *arg, struct err *e)
-{
-    struct reprocess_call *c = arg;
-    struct store_document d;
-    struct store_job newest;
-    if (document_by_id(db, c->a, c->id, &d, e) < 0)
-        return -1;
-    int rc = job_find(db, c->a, &d.job, &newest, e);
-    if (rc < 0)
-        return -1;
-    if (rc > 0 && (newest.state == JOB_queued || newest.state == JOB_running))
-        return err_set(e, ERR_BUSY, "A job of this document is under way");
-    if (job_for_document(db, c->a, &d, &c->job, e) < 0)
-        return -1;
-    struct stmt *s = stmt_get(db, "UPDATE documents SET job = ?, progress_done = 0, progress_total = 0 WHERE no = ?");
-    bind_uuid(s, &c->job.id);
-    bind_i64(s, d.no);
-    if (stmt_run(s, e) < 0)
-        return -1;
-    return document_finish(db, c->id, &c->job.id, &(struct document_end){.state = DOCUMENT_queued}, e);
-}
-
-suspends int sqlite_document_reprocess(struct store *st, struct arena *a, const struct uuid *id, struct store_job *job,
-                                       struct err *e)
-{
-    struct reprocess_call c = {.a = a, .id = id};
-    if (sqlite_write(sqlite_of(st), reprocess, &c, e) < 0)
-        return -1;
-    *job = c.job;
-    return 0;
-}
-
 /* ---- removal ---- */
-
-static int run_one(struct sqlite *db, const char *sql, int64_t no, struct err *e)
-{
-    struct stmt *s = stmt_get(db, sql);
-    bind_i64(s, no);
-    return stmt_run(s, e);
-}
 
 /* A collection that nobody ever saw takes the document, and the job that purges collections does the rest in steps. */
 static int remove_later(struct sqlite *db, int64_t no, struct err *e)

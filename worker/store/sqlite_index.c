@@ -208,8 +208,7 @@ static int make_ready(struct sqlite *db, const struct store_document *d, const s
     return document_show_chunks(db, d->no, e);
 }
 
-/* Whoever has no vectors to give leaves them to the outbox. */
-static int want_vectors(struct sqlite *db, const struct store_document *d, int64_t collection, struct err *e)
+int document_want_vectors(struct sqlite *db, const struct store_document *d, int64_t collection, struct err *e)
 {
     struct stmt *s = stmt_get(db, "INSERT INTO vector_outbox (kind, collection_no, collection, generation, dim,"
                                   " document_no, document) SELECT 2, collection, id, generation, dim, ?, ? FROM spaces"
@@ -255,7 +254,7 @@ static int commit(struct sqlite *db, void *arg, struct err *e)
                          insert_text(db, c, d.no, SIZE_MAX - c->part, e) < 0 ||
                          insert_chunks(db, c, &d, collection, SIZE_MAX - c->chunk, e) < 0))
         return -1;
-    if (make_ready(db, &d, c->in, e) < 0 || (!c->in->vectors_due && want_vectors(db, &d, collection, e) < 0))
+    if (make_ready(db, &d, c->in, e) < 0 || (!c->in->vectors_due && document_want_vectors(db, &d, collection, e) < 0))
         return -1;
     return end_job(db, c, e); /* last, as in sqlite_lease.c */
 }

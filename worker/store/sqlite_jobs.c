@@ -300,3 +300,43 @@ suspends int sqlite_job_retry(struct store *st, struct arena *a, const struct uu
     *out = c.job;
     return 0;
 }
+
+/* ---- a document once more ---- */
+
+struct reprocess_call {
+    struct arena *a;
+    const struct uuid *id;
+    struct store_job job;
+};
+
+static int reprocess(struct sqlite *db, void *arg, struct err *e)
+{
+    struct reprocess_call *c = arg;
+    struct store_document d;
+    struct store_job newest;
+    if (document_by_id(db, c->a, c->id, &d, e) < 0)
+        return -1;
+    int rc = job_find(db, c->a, &d.job, &newest, e);
+    if (rc < 0)
+        return -1;
+    if (rc > 0 && (newest.state == JOB_queued || newest.state == JOB_running))
+        return err_set(e, ERR_BUSY, "A job of this document is under way");
+    if (job_for_document(db, c->a, &d, &c->job, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET job = ?, progress_done = 0, progress_total = 0 WHERE no = ?");
+    bind_uuid(s, &c->job.id);
+    bind_i64(s, d.no);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return document_finish(db, c->id, &c->job.id, &(struct document_end){.state = DOCUMENT_queued}, e);
+}
+
+suspends int sqlite_document_reprocess(struct store *st, struct arena *a, const struct uuid *id, struct store_job *job,
+                                       struct err *e)
+{
+    struct reprocess_call c = {.a = a, .id = id};
+    if (sqlite_write(sqlite_of(st), reprocess, &c, e) < 0)
+        return -1;
+    *job = c.job;
+    return 0;
+}

@@ -56,12 +56,36 @@ suspends int sqlite_document_span(struct store *st, struct arena *a, int64_t no,
 
 /* ---- embeddings ---- */
 
-static int get(struct sqlite *db, struct arena *a, struct str model, int *dim, const struct sha256 *chunks, size_t n,
-               const float **out, struct err *e)
+static int get_given(struct sqlite *db, struct arena *a, struct str model, int *dim, int64_t document, int from,
+                     const struct sha256 *chunks, size_t n, const float **out, struct err *e)
 {
+    struct stmt *s = stmt_get(db, "SELECT ordinal, sha256, vector FROM given_vectors WHERE document = ?"
+                                  " AND ordinal >= ? AND ordinal < ? AND model = ?");
+    int rc;
+    bind_i64(s, document);
+    bind_i64(s, from);
+    bind_i64(s, from + (int64_t)n);
+    bind_str(s, model);
+    while ((rc = stmt_row(s, e)) > 0) {
+        int64_t i = col_i64(s) - from;
+        struct sha256 sha;
+        col_sha(s, &sha);
+        if (memcmp(&sha, &chunks[i], sizeof sha) == 0)
+            out[i] = store_vector(a, col_peek(s), dim);
+    }
+    return rc;
+}
+
+static int get(struct sqlite *db, struct arena *a, struct str model, int *dim, int64_t document, int from,
+               const struct sha256 *chunks, size_t n, const float **out, struct err *e)
+{
+    memset(out, 0, n * sizeof *out);
+    if (get_given(db, a, model, dim, document, from, chunks, n, out, e) < 0)
+        return -1;
     for (size_t i = 0; i < n; i++) {
+        if (out[i])
+            continue;
         struct stmt *s = stmt_get(db, "SELECT vector FROM embeddings WHERE sha256 = ? AND model = ?");
-        out[i] = NULL;
         bind_sha(s, &chunks[i]);
         bind_str(s, model);
         int rc = stmt_row(s, e);
@@ -75,11 +99,32 @@ static int get(struct sqlite *db, struct arena *a, struct str model, int *dim, c
     return 0;
 }
 
-suspends int sqlite_embeddings_get(struct store *st, struct arena *a, struct str model, int *dim,
-                                   const struct sha256 *chunks, size_t n, const float **out, struct err *e)
+suspends int sqlite_embeddings_get(struct store *st, struct arena *a, struct str model, int *dim, int64_t document_no,
+                                   int from, const struct sha256 *chunks, size_t n, const float **out, struct err *e)
 {
     struct sqlite *db = sqlite_of(st);
-    return SQLITE_TRY(db, e, get(db, a, model, dim, chunks, n, out, e));
+    return SQLITE_TRY(db, e, get(db, a, model, dim, document_no, from, chunks, n, out, e));
+}
+
+int given_vectors_put(struct sqlite *db, int64_t document, const struct store_given *g, bool *changed, struct err *e)
+{
+    size_t size = (size_t)g->dim * sizeof *g->v;
+    *changed = false;
+    for (size_t i = 0; i < g->n; i++) {
+        struct stmt *s = stmt_get(db, "INSERT INTO given_vectors (document, ordinal, model, sha256, vector)"
+                                      " VALUES (?, ?, ?, ?, ?) ON CONFLICT (document, ordinal, model)"
+                                      " DO UPDATE SET sha256 = excluded.sha256, vector = excluded.vector"
+                                      " WHERE sha256 <> excluded.sha256 OR vector <> excluded.vector");
+        bind_i64(s, document);
+        bind_i64(s, g->ordinal[i]);
+        bind_str(s, g->model);
+        bind_sha(s, &g->sha[i]);
+        bind_blob(s, (struct str){(const char *)(g->v + i * (size_t)g->dim), size});
+        if (stmt_run(s, e) < 0)
+            return -1;
+        *changed |= sqlite3_changes(db->h) > 0;
+    }
+    return 0;
 }
 
 struct put_call {

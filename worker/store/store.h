@@ -89,6 +89,18 @@ struct store_document {
     int64_t version, content_version, updated_us;
     struct uuid job;         /* the newest job of this document */
     int64_t indexed_version; /* content_version that its text and chunks were made from; 0: it has none */
+    int64_t given;           /* how often other vectors came for the content that it has */
+};
+
+/* Vectors that a client made of chunks, which the document is a list of; in order of their chunks. They are its own: other
+ * documents with the same text have what the embedder makes of it. */
+struct store_given {
+    struct str model;
+    int dim;
+    size_t n;
+    const int *ordinal;       /* of the chunk of each */
+    const struct sha256 *sha; /* of its text */
+    const float *v;           /* n * dim */
 };
 
 enum store_duplicate { DUP_SKIP, DUP_LINK, DUP_VERSION, DUP_REJECT };
@@ -104,8 +116,9 @@ struct store_document_new {
      * of the same file. VERSION: count it as a new version of that document (its bytes are the same, so only its
      * filename, title, metadata and tags change). REJECT: ERR_CONFLICT naming the document. */
     enum store_duplicate on_duplicate;
-    bool by_external_id; /* upsert: see store_document_create */
-    int64_t if_version;  /* upsert: 0 = any */
+    struct store_given given; /* a document that is there takes them over */
+    bool by_external_id;      /* upsert: see store_document_create */
+    int64_t if_version;       /* upsert: 0 = any */
     /* Import: the id and content_version of the document in the store it comes from, so that its chunks keep their ids;
      * duplicates are LINKed.
      * Zero: new ones. ERR_CONFLICT when there is a document of this id. */
@@ -359,6 +372,7 @@ struct store_ops {
     /* Document row, bytes and job in one transaction. With by_external_id: no such document → STORE_CREATED; same bytes
      * → STORE_UNCHANGED (metadata, title and tags are still taken over, and then it counts as STORE_UPDATED without a
      * job if they differ); other bytes → a new content_version, STORE_UPDATED with a job. *job is zero where none was made.
+     * Given vectors that differ make STORE_UPDATED of whatever else it would be, and the outbox is told.
      * ERR_CONFLICT: parts are missing (put them again), or REJECT found a duplicate. */
     suspends int (*document_create)(struct store *, struct arena *, const struct store_document_new *,
                                     struct store_document *out, enum store_created *what, struct store_job *job,
@@ -432,10 +446,12 @@ struct store_ops {
     /* Forgets the shadow or the previous generation. ERR_CONFLICT: it is neither. */
     suspends int (*generation_drop)(struct store *, const struct uuid *, int64_t generation, struct err *);
 
-    /* Vectors by the hash of what they were made from: out[i] has *dim floats, or is NULL. *dim 0: that of the first one
+    /* Vectors of the n chunks of a document from ordinal `from` on, by the hash of what they were made from: those that
+     * were given for it before those of the embedder. out[i] has *dim floats, or is NULL. *dim 0: that of the first one
      * found; those of another length count as absent. At most 1,000. */
-    suspends int (*embeddings_get)(struct store *, struct arena *, struct str model, int *dim,
-                                   const struct sha256 *chunks, size_t n, const float **out, struct err *);
+    suspends int (*embeddings_get)(struct store *, struct arena *, struct str model, int *dim, int64_t document_no,
+                                   int from, const struct sha256 *chunks, size_t n, const float **out, struct err *);
+    /* What the embedder made, for all documents. */
     suspends int (*embeddings_put)(struct store *, struct str model, int dim, const struct sha256 *chunks, size_t n,
                                    const float *v, struct err *);
     /* Looks at the next `max` vectors after *cursor (zero: from the start; zero again when the end was reached) and removes

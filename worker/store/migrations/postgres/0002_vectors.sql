@@ -17,7 +17,9 @@ ALTER TABLE collections
     ADD COLUMN previous_dim int NOT NULL DEFAULT 0,
     ADD COLUMN last_generation bigint NOT NULL DEFAULT 1; -- numbers are never used again
 ALTER TABLE collection_stats ADD COLUMN revision bigint NOT NULL DEFAULT 0;
-ALTER TABLE documents ADD COLUMN indexings bigint NOT NULL DEFAULT 0; -- how often its index was made
+ALTER TABLE documents
+    ADD COLUMN indexings bigint NOT NULL DEFAULT 0, -- how often its index was made
+    ADD COLUMN given bigint NOT NULL DEFAULT 0; -- how often other vectors came for the content that it has
 ALTER TABLE jobs ADD COLUMN committed bigint NOT NULL DEFAULT 0; -- content_version whose index it has committed
 ALTER TABLE chunks
     ADD COLUMN embedded boolean NOT NULL DEFAULT false, -- its vector is wanted
@@ -27,7 +29,7 @@ ALTER TABLE chunks
     ADD COLUMN parent_byte_end bigint NOT NULL DEFAULT 0;
 CREATE INDEX chunks_embedded ON chunks (sha256) WHERE embedded;
 
--- Vectors by what they were made from: float32, little-endian, of length 1.
+-- Vectors that the embedder made, by what they were made from: float32, little-endian, of length 1.
 CREATE TABLE embeddings (
     sha256 bytea NOT NULL, -- of the chunk's text
     model text NOT NULL,
@@ -36,6 +38,16 @@ CREATE TABLE embeddings (
     PRIMARY KEY (sha256, model)
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE embeddings ALTER COLUMN vector SET STORAGE EXTERNAL; -- floats do not compress
+-- Those that clients gave, for one chunk each: whoever may write one document has no say in others with the same text.
+CREATE TABLE given_vectors (
+    document bigint NOT NULL, -- no foreign key: what removes documents removes them
+    ordinal int NOT NULL,
+    model text NOT NULL,
+    sha256 bytea NOT NULL, -- of the chunk's text: until its content is indexed, the document has other chunks
+    vector bytea NOT NULL,
+    PRIMARY KEY (document, ordinal, model)
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE given_vectors ALTER COLUMN vector SET STORAGE EXTERNAL;
 
 -- Spaces of the vector index that exist or are being made.
 CREATE VIEW spaces (collection, id, deleted, generation, model, dim) AS
@@ -76,6 +88,7 @@ BEGIN
     INSERT INTO vector_outbox (kind, collection_no, collection, generation, dim, document_no, document)
         SELECT 0, v.collection, v.id, v.generation, v.dim, o.no, o.id
         FROM old_rows o JOIN spaces v ON v.collection = o.collection AND NOT v.deleted; -- else the whole space is dropped
+    DELETE FROM given_vectors g USING old_rows o WHERE g.document = o.no;
     RETURN NULL;
 END $$;
 
@@ -129,6 +142,45 @@ END $$;
 CREATE TRIGGER collections_embedder AFTER UPDATE OF embedder ON collections FOR EACH ROW
     WHEN (OLD.embedder = '' AND NEW.embedder <> '' AND OLD.generation = NEW.generation)
     EXECUTE FUNCTION ragd_first_embedder();
+
+-- ---- given vectors ----
+
+CREATE FUNCTION ragd_other_content() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM given_vectors WHERE document = NEW.no;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER documents_content AFTER UPDATE OF sha256 ON documents FOR EACH ROW
+    WHEN (OLD.sha256 <> NEW.sha256) EXECUTE FUNCTION ragd_other_content();
+
+-- Takes over the vectors that came with a document. `p_outcome` and `p_job` are of what put it: what was no change is one
+-- (2) when they differ, and without a job the outbox brings them into the index.
+CREATE FUNCTION ragd_given_vectors(p_outcome int, p_document uuid, p_job uuid, p_model text, p_ordinals bigint[],
+    p_shas bytea[], p_vectors bytea[]) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    d record;
+    v_changed bigint;
+BEGIN
+    IF p_outcome < 0 THEN
+        RETURN p_outcome;
+    END IF;
+    SELECT no, id, collection, indexed_version INTO d FROM documents WHERE id = p_document
+        FOR NO KEY UPDATE; -- the index of its job is committed before, or made of these
+    INSERT INTO given_vectors AS g SELECT d.no, i.ordinal, p_model, i.sha256, i.vector
+        FROM unnest(p_ordinals, p_shas, p_vectors) AS i (ordinal, sha256, vector)
+        ON CONFLICT (document, ordinal, model) DO UPDATE SET sha256 = excluded.sha256, vector = excluded.vector
+        WHERE g.sha256 <> excluded.sha256 OR g.vector <> excluded.vector;
+    GET DIAGNOSTICS v_changed = ROW_COUNT;
+    IF v_changed = 0 OR p_job IS NOT NULL THEN
+        RETURN p_outcome;
+    END IF;
+    UPDATE documents SET given = given + 1, version = version + (p_outcome <> 2)::int, updated_us = ragd_now()
+        WHERE no = d.no;
+    INSERT INTO vector_outbox (kind, collection_no, collection, generation, dim, document_no, document)
+        SELECT 2, v.collection, v.id, v.generation, v.dim, d.no, d.id FROM spaces v
+        WHERE v.collection = d.collection AND d.indexed_version > 0;
+    RETURN 2;
+END $$;
 
 -- ---- generations ----
 

@@ -17,6 +17,7 @@ ALTER TABLE collections ADD COLUMN previous_dim INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE collections ADD COLUMN last_generation INTEGER NOT NULL DEFAULT 1; -- numbers are never used again
 
 ALTER TABLE documents ADD COLUMN indexings INTEGER NOT NULL DEFAULT 0; -- how often its index was made
+ALTER TABLE documents ADD COLUMN given INTEGER NOT NULL DEFAULT 0; -- how often other vectors came for the content that it has
 ALTER TABLE jobs ADD COLUMN committed INTEGER NOT NULL DEFAULT 0; -- content_version whose index it has committed
 
 ALTER TABLE chunks ADD COLUMN embedded INTEGER NOT NULL DEFAULT 0; -- 1: its vector is wanted
@@ -26,13 +27,22 @@ ALTER TABLE chunks ADD COLUMN parent_byte_start INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE chunks ADD COLUMN parent_byte_end INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX chunks_embedded ON chunks (sha256) WHERE embedded = 1;
 
--- Vectors by what they were made from: float32, little-endian, of length 1.
+-- Vectors that the embedder made, by what they were made from: float32, little-endian, of length 1.
 CREATE TABLE embeddings (
     sha256 BLOB NOT NULL, -- of the chunk's text
     model TEXT NOT NULL,
     vector BLOB NOT NULL,
     touched_us INTEGER NOT NULL,
     UNIQUE (sha256, model)
+);
+-- Those that clients gave, for one chunk each: whoever may write one document has no say in others with the same text.
+CREATE TABLE given_vectors (
+    document INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    sha256 BLOB NOT NULL, -- of the chunk's text: until its content is indexed, the document has other chunks
+    vector BLOB NOT NULL,
+    UNIQUE (document, ordinal, model)
 );
 
 -- Spaces of the vector index that exist or are being made.
@@ -80,6 +90,10 @@ CREATE TRIGGER documents_delete AFTER DELETE ON documents BEGIN
     INSERT INTO vector_outbox (kind, collection_no, collection, generation, dim, document_no, document)
         SELECT 0, collection, id, generation, dim, old.no, old.id FROM spaces
         WHERE collection = old.collection AND deleted = 0; -- else the whole space is dropped
+    DELETE FROM given_vectors WHERE document = old.no;
+END;
+CREATE TRIGGER documents_content AFTER UPDATE OF sha256 ON documents WHEN old.sha256 <> new.sha256 BEGIN
+    DELETE FROM given_vectors WHERE document = new.no;
 END;
 
 DROP TRIGGER documents_update;
