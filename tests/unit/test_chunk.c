@@ -1,4 +1,5 @@
 #include "worker/core/chunk.h"
+#include "worker/core/given.h"
 #include "worker/fiber/loop.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -330,6 +331,7 @@ static void test_options(void **state)
 
 /* A large document is worked on in pieces: the loop turns meanwhile. */
 static struct {
+    size_t bytes;
     int turns;
     bool done;
 } big;
@@ -344,25 +346,58 @@ static void count_turn(void *arg)
 static void chunk_big(void *arg)
 {
     (void)arg;
-    cut_text(sentences(60000, 8), "a.txt", (struct chunking){CHUNK_AUTO, 320, 48, 0});
+    struct str text = sentences(60000, 8);
+    big.bytes = text.n;
+    cut_text(text, "a.txt", (struct chunking){CHUNK_AUTO, 320, 48, 0});
     big.done = true;
     loop_stop();
+}
+
+/* So are chunks that came ready-made. */
+static void take_big(void *arg)
+{
+    enum { CHUNKS = 60, LENGTH = 60000 };
+    (void)arg;
+    struct str text = str_sub(sentences(2000, 8), 0, LENGTH);
+    struct extracted x = {0};
+    struct store_chunk_new *k;
+    struct buf json = {0};
+    struct err e;
+    size_t n;
+    assert_int_equal(text.n, LENGTH);
+    for (int i = 0; i < CHUNKS; i++)
+        buf_printf(&json, "%s{\"text\":\"" STR_FMT "\"}", i ? "," : "[", STR_ARG(text));
+    buf_ch(&json, ']');
+    big.bytes = (size_t)CHUNKS * LENGTH;
+    assert_int_equal(given_chunks(&arena, english, buf_view(&json), 100, &x, &k, &n, &e), 0);
+    assert_int_equal(n, CHUNKS);
+    assert_int_equal(x.text.n, big.bytes + 2 * (CHUNKS - 1));
+    buf_fini(&json);
+    big.done = true;
+    loop_stop();
+}
+
+static void turns_while(void (*fn)(void *))
+{
+    struct err e = {0};
+    static struct loop_hook hook = {.fn = count_turn};
+    memset(&big, 0, sizeof big);
+    assert_int_equal(loop_init(&e), 0);
+    loop_hook_add(&hook, LOOP_FLUSH_LOGS);
+    assert_non_null(fiber_spawn("chunk", fn, NULL));
+    loop_run();
+    assert_true(big.done);
+    assert_true(big.turns >= (int)(big.bytes >> 16));
+    loop_hook_del(&hook);
+    fiber_fini();
+    loop_fini();
 }
 
 static void test_large_documents_yield(void **state)
 {
     (void)state;
-    struct err e = {0};
-    assert_int_equal(loop_init(&e), 0);
-    static struct loop_hook hook = {.fn = count_turn};
-    loop_hook_add(&hook, LOOP_FLUSH_LOGS);
-    assert_non_null(fiber_spawn("chunk", chunk_big, NULL));
-    loop_run();
-    assert_true(big.done);
-    assert_true(big.turns >= 10);
-    loop_hook_del(&hook);
-    fiber_fini();
-    loop_fini();
+    turns_while(chunk_big);
+    turns_while(take_big);
 }
 
 int main(void)

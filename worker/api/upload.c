@@ -78,20 +78,42 @@ static int chunk_of_text(struct arena *a, json_t *object, struct upload *u, json
     return 0;
 }
 
-/* Client-made chunks in place of a text. They are a file like any other from here on. */
-static int take_chunks(struct arena *a, json_t *object, json_t *chunks, struct upload *u, struct err *e)
+struct chunks {
+    struct arena *a; /* nobody else's until they are read */
+    json_t *list;
+    struct upload *u;
+    struct err *e;
+    int rc;
+};
+
+static void read_chunks(void *arg)
 {
+    struct chunks *c = arg;
+    struct upload *u = c->u;
+    c->rc =
+        given_vectors_take(c->a, c->list, "/chunks", &u->vectors, c->e) || given_check(c->a, c->list, "/chunks", c->e);
+    if (c->rc == 0)
+        u->text = json_text(c->a, c->list);
+}
+
+/* Client-made chunks in place of a text. They are a file like any other from here on. */
+suspends static int take_chunks(struct arena *a, json_t *object, json_t *list, struct upload *u, struct err *e)
+{
+    enum { INLINE_MAX = 16 }; /* chunks; more, with their vectors, would hold up the loop */
+    struct chunks c = {a, list, u, e, 0};
     if (u->text.p || json_object_get(object, "text"))
         return err_at(e, "/chunks", "cannot be given together with text");
-    if (!json_is_array(chunks) || json_array_size(chunks) == 0)
+    if (!json_is_array(list) || json_array_size(list) == 0)
         return err_at(e, "/chunks", "must be a list of at least one chunk");
-    if (given_vectors_take(a, chunks, "/chunks", &u->vectors, e) || given_check(a, chunks, "/chunks", e)) {
-        if (u->vectors_at) /* there it stands */
-            snprintf(e->pointer, sizeof e->pointer, "%s", strstr(e->pointer, "vector") ? "/vector" : "/text");
+    if (json_array_size(list) > INLINE_MAX)
+        fiber_blocking(read_chunks, &c);
+    else
+        read_chunks(&c);
+    if (c.rc && u->vectors_at) /* there it stands */
+        snprintf(e->pointer, sizeof e->pointer, "%s", strstr(e->pointer, "vector") ? "/vector" : "/text");
+    if (c.rc)
         return -1;
-    }
     u->vectors_at = u->vectors_at ? u->vectors_at : "/chunks";
-    u->text = json_text(a, chunks);
     json_object_del(object, "chunks");
     return 0;
 }
@@ -121,8 +143,8 @@ static int from_url(struct arena *a, struct upload *u, struct err *e)
     return 0;
 }
 
-int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *u,
-                     struct err *e)
+suspends int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *u,
+                              struct err *e)
 {
     json_t *chunks = json_object_get(object, "chunks");
     u->text = text;

@@ -17,9 +17,9 @@ struct upload {
 };
 
 /* {"text", "chunks" or "url", …}, where `text` may have been lifted out of the object. Everything lives in `a`, and object
- * and text as long. Does not wait: hashing is for upload_store(). */
-must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text, struct upload *out,
-                              struct err *e);
+ * and text as long. Hashing is for upload_store(). */
+suspends must_use int upload_from_json(struct request *r, struct arena *a, json_t *object, struct str text,
+                                       struct upload *out, struct err *e);
 /* The body of `r`. */
 suspends must_use int upload_from_multipart(struct request *r, struct upload *out, struct err *e);
 /* The caller has set collection, by_external_id and if_version in u->doc. */

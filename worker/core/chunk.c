@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 enum {
-    BYTES_PER_TOKEN = 24,    /* text poor in words (rulers, base64) costs by its bytes */
-    YIELD_BYTES = 128 << 10, /* of text between two turns of the loop */
-    HEADING_TEXT_MAX = 200,  /* bytes of a heading kept in a chunk */
+    BYTES_PER_TOKEN = 24,   /* text poor in words (rulers, base64) costs by its bytes */
+    YIELD_BYTES = 32 << 10, /* of text between two turns of the loop */
+    HEADING_TEXT_MAX = 200, /* bytes of a heading kept in a chunk */
     HEADING_LEVELS = 6,
     PARENT_TOKENS_MAX = 16384,
     PARENT_CHILDREN = 4, /* by default */

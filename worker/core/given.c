@@ -2,7 +2,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TEXT_MAX = 64 << 10, HEADINGS_MAX = 16, DEPTH = 8, YIELD_EVERY = 256 };
+enum {
+    TEXT_MAX = 64 << 10,
+    HEADINGS_MAX = 16,
+    DEPTH = 8,
+    INLINE_MAX = 64 << 10,  /* of JSON: parsing more would hold up the loop */
+    YIELD_BYTES = 32 << 10, /* of text between two turns of the loop */
+};
 
 struct given {
     struct str text;
@@ -66,6 +72,39 @@ static struct store_chunk_new make(struct arena *a, struct analyzer *an, const s
     return k;
 }
 
+struct parse {
+    struct arena *a; /* nobody else's until the parsing ends */
+    struct str json;
+    json_t **out;
+    struct err *e;
+    int rc;
+};
+
+static void parse(void *arg)
+{
+    struct parse *p = arg;
+    p->rc = json_parse(p->a, p->json, DEPTH, p->out, p->e);
+}
+
+suspends static int parse_list(struct arena *a, struct str json, json_t **out, struct err *e)
+{
+    struct parse p = {a, json, out, e, 0};
+    if (json.n > INLINE_MAX)
+        fiber_blocking(parse, &p);
+    else
+        parse(&p);
+    return p.rc;
+}
+
+suspends static int breathe(size_t *since, size_t bytes, struct err *e)
+{
+    *since += bytes;
+    if (*since < YIELD_BYTES || !fiber_self())
+        return 0;
+    *since = 0;
+    return fiber_yield() ? err_set(e, ERR_CANCELED, "the job was cancelled") : 0;
+}
+
 suspends int given_chunks(struct arena *a, struct analyzer *an, struct str json, size_t max_chunks, struct extracted *x,
                           struct store_chunk_new **out, size_t *n, struct err *e)
 {
@@ -73,8 +112,8 @@ suspends int given_chunks(struct arena *a, struct analyzer *an, struct str json,
     struct buf text = {0}, terms = {0};
     struct given g;
     int64_t chars = 0;
-    size_t i;
-    if (json_parse(a, json, DEPTH, &list, e) || !json_is_array(list) || json_array_size(list) == 0)
+    size_t i, since_yield = 0;
+    if (parse_list(a, json, &list, e) || !json_is_array(list) || json_array_size(list) == 0)
         return err_set(e, ERR_VALIDATION, "the document is no list of chunks");
     if (json_array_size(list) > max_chunks)
         return err_set(e, ERR_VALIDATION, "the document has more than %zu chunks (ingest.max_chunks)", max_chunks);
@@ -82,8 +121,8 @@ suspends int given_chunks(struct arena *a, struct analyzer *an, struct str json,
     int rc = 0;
     json_array_foreach (list, i, item) {
         rc = read_one(a, item, "", &g, e);
-        if (rc == 0 && i % YIELD_EVERY == YIELD_EVERY - 1 && fiber_self() && fiber_yield())
-            rc = err_set(e, ERR_CANCELED, "the job was cancelled");
+        if (rc == 0)
+            rc = breathe(&since_yield, g.text.n, e);
         if (rc)
             break;
         if (i) {

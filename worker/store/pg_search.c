@@ -235,9 +235,18 @@ static void add_parent(struct pg_array *x, const struct store_span *p)
     pg_array_i64(&x[3], p->byte_end);
 }
 
-static void chunk_args(struct pg_args *args, const struct uuid *document, int64_t collection,
-                       const struct store_index_commit *in)
+/* An index on its way into arguments, which are nobody else's until all are there. */
+struct indexing {
+    struct pg_args *args;
+    const struct uuid *document;
+    int64_t collection;
+    const struct store_index_commit *in;
+};
+
+static void chunk_args(void *arg)
 {
+    const struct indexing *g = arg;
+    const struct store_index_commit *in = g->in;
     enum { ID, TEXT, HEADINGS, SHA, TOKENS, PAGE, CHAR_START, CHAR_END, BYTE_START, BYTE_END, TSV, PARENT };
     enum { COLS = PARENT + 4 };
     static const enum pg_type types[COLS] = {PG_UUID, PG_TEXT, PG_TEXT, PG_BYTEA, PG_INT8, PG_INT8, PG_INT8, PG_INT8,
@@ -248,7 +257,7 @@ static void chunk_args(struct pg_args *args, const struct uuid *document, int64_
         pg_array_init(&x[i], types[i]);
     for (size_t i = 0; i < in->n; i++) {
         const struct store_chunk_new *k = &in->chunks[i];
-        struct uuid id = store_chunk_id(document, in->content_version, (int)i);
+        struct uuid id = store_chunk_id(g->document, in->content_version, (int)i);
         pg_array_add(&x[ID], id.b, sizeof id.b);
         pg_array_add(&x[TEXT], k->text.p, k->text.n);
         pg_array_add(&x[HEADINGS], k->headings.n ? k->headings.p : "[]", k->headings.n ? k->headings.n : 2);
@@ -259,18 +268,18 @@ static void chunk_args(struct pg_args *args, const struct uuid *document, int64_
         pg_array_i64(&x[CHAR_END], k->char_end);
         pg_array_i64(&x[BYTE_START], k->byte_start);
         pg_array_i64(&x[BYTE_END], k->byte_end);
-        add_tsvector(&x[TSV], collection, k->terms, &scratch);
+        add_tsvector(&x[TSV], g->collection, k->terms, &scratch);
         add_parent(&x[PARENT], &k->parent);
     }
     for (int i = 0; i < COLS; i++)
-        pg_arg_array(args, &x[i]);
+        pg_arg_array(g->args, &x[i]);
     buf_fini(&scratch);
 }
 
 static suspends int commit(struct store *st, struct arena *a, const struct uuid *job, const struct uuid *owner,
                            const struct store_index_commit *in, struct err *e)
 {
-    enum { FEW = 64 };
+    enum { FEW = 64, INLINE_MAX = 64 << 10 }; /* sorting the terms of more would hold up the loop */
     struct pg_args args;
     struct pg_rows r;
     struct pg_array texts;
@@ -295,7 +304,11 @@ static suspends int commit(struct store *st, struct arena *a, const struct uuid 
     pg_arg_i64(&args, in->pages);
     texts_of(&texts, in->text);
     pg_arg_array(&args, &texts);
-    chunk_args(&args, &document, collection, in);
+    struct indexing g = {&args, &document, collection, in};
+    if (in->text.n > INLINE_MAX)
+        fiber_blocking(chunk_args, &g);
+    else
+        chunk_args(&g);
     pg_arg_bool(&args, in->vectors_due);
     if (pg_call(pg_of(st)->pg, light ? S_INDEX_COMMIT_LIGHT : S_INDEX_COMMIT, &args, a, &r, e) < 0)
         return -1;
