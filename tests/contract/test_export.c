@@ -133,6 +133,7 @@ static void there_and_back(struct world *w)
     size_t chunks;
     ok(w, GET(w, document_chunks, &a.id, 100, 1, &k, &chunks));
     same(w, export(w, &c, &first), 4);
+    const struct uuid collection = c.id;
     store_close(w->s);
     doors_close(&vectors);
 
@@ -166,6 +167,7 @@ static void there_and_back(struct world *w)
     must(w, str_eq(k[0].text, k2.text));
     same(w, k2.char_start, k[0].char_start);
     ok(w, GET(w, collection_by_name, STR("c"), &c));
+    same_id(w, c.id, collection);
     same(w, c.chunks, a2.chunks + b2.chunks + given2.chunks);
     same(w, points_of(w, &vectors, &c, 1, &a2), a2.chunks);
     struct fsck_counts checked;
@@ -183,6 +185,32 @@ static void there_and_back(struct world *w)
         fiber_yield();
     ok(w, store_open(w->cfg, &w->s, &w->e));
     world_remove(&other);
+}
+
+/* A collection is known by its id, whatever it is called by now; one of that name only takes what has none here. */
+static void collections_are_the_same(struct world *w)
+{
+    struct store_collection c = a_collection(w, "was"), other;
+    struct store_collection_patch rename = {.set_name = true, .name = STR("is")};
+    struct kept k = {0};
+    struct import_counts counts;
+    w->b.embedder = NULL;
+    w->b.vectors = NULL;
+    a_document(w, &c, "One.");
+    same(w, export(w, &c, &k), 1);
+    ok(w, GET(w, collection_patch, &c.id, &rename, 0, &c));
+    other = a_collection(w, "was");
+    ok(w, take(w, buf_view(&k.lines), SIZE_MAX, &counts));
+    same(w, counts.present, 1);
+    struct store_job job;
+    int64_t left = 1;
+    ok(w, GET(w, collection_delete, &c.id, 0, &job));
+    while (left)
+        ok(w, DO(w, collection_purge, &c.id, 100, &left));
+    ok(w, take(w, buf_view(&k.lines), SIZE_MAX, &counts));
+    same(w, counts.collections, 0);
+    same(w, collection_of(w, &other.id).documents, 1);
+    buf_fini(&k.lines);
 }
 
 static struct world *changing;
@@ -316,7 +344,8 @@ static void refuses_nonsense(struct world *w)
 
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(there_and_back), TEST(each_document_is_of_one_version),
+    struct contract_test tests[] = {TEST(there_and_back), TEST(collections_are_the_same),
+                                    TEST(each_document_is_of_one_version),
                                     TEST(a_collection_that_goes_away_ends_the_export), TEST(refuses_nonsense)};
     return contract_main("export", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -197,9 +197,28 @@ static void delete_in_steps(struct world *w)
     same(w, document_of(w, &kept.id).state, DOCUMENT_ready);
 }
 
+/* What comes from another store keeps its id. */
+static void imported(struct world *w)
+{
+    struct store_collection in = {.id = uuid_v7(), .name = STR("first")}, out, again;
+    struct store_job job;
+    int64_t left = 1;
+    ok(w, GET(w, collection_create, &in, &out));
+    same_id(w, out.id, in.id);
+    again = in;
+    again.name = STR("second");
+    fails(w, ERR_CONFLICT, GET(w, collection_create, &again, &out));
+    ok(w, GET(w, collection_delete, &in.id, 0, &job));
+    fails(w, ERR_CONFLICT, GET(w, collection_create, &again, &out));
+    while (left)
+        ok(w, DO(w, collection_purge, &in.id, 10, &left));
+    ok(w, GET(w, collection_create, &again, &out));
+    same_id(w, collection_of(w, &in.id).id, in.id);
+}
+
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(create_and_read), TEST(pages), TEST(change), TEST(counts),
-                                    TEST(delete_in_steps)};
+    struct contract_test tests[] = {TEST(create_and_read), TEST(pages),           TEST(change),
+                                    TEST(counts),          TEST(delete_in_steps), TEST(imported)};
     return contract_main("store collections", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -542,6 +542,7 @@ static void imported(struct world *w)
     struct uuid owner = uuid_v7(), other = uuid_v7();
     in.id = uuid_v7();
     in.content_version = 7;
+    in.hold_us = LEASE_US;
     in.external_id = STR("x");
     ok(w, GET(w, document_create, &in, &d, &what, &j));
     same_id(w, d.id, in.id);
@@ -550,6 +551,9 @@ static void imported(struct world *w)
     struct store_document_new same_name = in;
     same_name.id = uuid_v7();
     fails(w, ERR_CONFLICT, GET(w, document_create, &same_name, &d, &what, &mine));
+    size_t found;
+    ok(w, GET(w, job_lease, &other, LEASE_US, 1, &mine, &found));
+    same(w, found, 0);
     ok(w, GET(w, job_claim, &j.id, &owner, LEASE_US, &mine));
     must(w, mine.state == JOB_running);
     fails(w, ERR_CONFLICT, GET(w, job_claim, &j.id, &other, LEASE_US, &mine));

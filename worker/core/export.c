@@ -58,6 +58,7 @@ suspends static int collection(struct out *o, struct err *e)
     const struct store_collection *c = o->c;
     struct buf b = {0};
     struct json_out j = begin(&b, "collection");
+    jo_member(&j, "id"), jo_uuid(&j, &c->id);
     jo_member(&j, "name"), jo_str(&j, c->name);
     jo_member(&j, "description"), jo_str(&j, c->description);
     jo_member(&j, "language"), jo_str(&j, c->language);

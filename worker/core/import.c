@@ -82,9 +82,16 @@ static struct str raw(struct arena *a, const json_t *value)
     return value ? json_text(a, value) : STR("");
 }
 
+/* Of the same id, else of the same name, else new. */
 suspends static int find_or_make(struct import *m, const struct store_collection *in, struct err *e)
 {
     struct store *s = m->b->store;
+    if (!uuid_is_zero(&in->id)) {
+        if (STORE_CALL(s, collection_get, &m->a, &in->id, &m->c, e) == 0)
+            return 0;
+        if (e->code != ERR_NOT_FOUND)
+            return -1;
+    }
     if (STORE_CALL(s, collection_by_name, &m->a, in->name, &m->c, e) == 0)
         return 0;
     if (e->code != ERR_NOT_FOUND || STORE_CALL(s, collection_create, &m->a, in, &m->c, e))
@@ -97,13 +104,14 @@ suspends static int on_collection(struct import *m, json_t *o, struct err *e)
 {
     struct store_collection in = {0};
     json_t *metadata = NULL, *chunking = NULL;
-    struct str type, model = STR("");
+    struct str type, id = STR(""), model = STR("");
     int64_t dim = 0;
     analyzer_free(m->an);
     m->an = NULL;
     arena_fini(&m->a);
     const struct json_member table[] = {
         {"type", JSON_STR, true, false, 0, 0, &type, NULL},
+        {"id", JSON_STR, false, false, 0, 0, &id, NULL},
         {"name", JSON_STR, true, false, 1, 4096, &in.name, NULL},
         {"description", JSON_STR, false, false, 0, 0, &in.description, NULL},
         {"language", JSON_STR, false, false, 0, 0, &in.language, NULL},
@@ -114,6 +122,8 @@ suspends static int on_collection(struct import *m, json_t *o, struct err *e)
     };
     if (json_members(&m->a, o, "", table, sizeof table / sizeof *table, true, e))
         return -1;
+    if (id.n && !uuid_parse(id, &in.id))
+        return err_set(e, ERR_VALIDATION, "the id of a collection is malformed");
     in.metadata = raw(&m->a, metadata);
     in.chunking = raw(&m->a, chunking);
     m->model = arena_dup(&m->a, model);
@@ -162,6 +172,7 @@ static int on_document(struct import *m, json_t *o, struct err *e)
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
         *strings[i] = arena_dup(&d->a, *strings[i]);
     in->collection = m->c.id;
+    in->hold_us = d->indexed ? LEASE_US : 0;
     in->metadata = raw(&d->a, metadata);
     in->tags = raw(&d->a, tags);
     d->open = true;
@@ -291,7 +302,8 @@ suspends static int put_vectors(struct import *m, const struct store_document *m
     return index_sync(m->b, &m->c, &to, made->no, NULL, e);
 }
 
-/* Makes the index from what came. A worker that was quicker to take the job ingests the document: that is as good. */
+/* Makes the index from what came. A worker that has the job after all, since this took too long, ingests the document:
+ * that is as good. */
 suspends static int commit(struct import *m, const struct store_document *made, const struct store_job *job,
                            struct err *e)
 {

@@ -16,7 +16,7 @@ suspends int pg_collection_create(struct store *st, struct arena *a, const struc
 {
     struct pg_args args;
     struct pg_rows r;
-    struct store_collection now = {.id = uuid_v7(), .version = 1, .generation = 1};
+    struct store_collection now = {.id = uuid_is_zero(&in->id) ? uuid_v7() : in->id, .version = 1, .generation = 1};
     now.updated_us = uuid_time_us(&now.id);
     now.name = arena_dup(a, in->name);
     now.description = arena_dup(a, in->description);
@@ -32,7 +32,7 @@ suspends int pg_collection_create(struct store *st, struct arena *a, const struc
     pg_arg_str(&args, now.chunking);
     pg_arg_i64(&args, now.updated_us);
     if (pg_call(pg_of(st)->pg, S_COLLECTION_CREATE, &args, a, &r, e) < 0)
-        return -1;
+        return strcmp(args.sqlstate, "23505") == 0 ? store_collection_taken(e) : -1;
     if (!r.n)
         return name_taken(in->name, e);
     now.no = pg_i64(&r, 0, 0);

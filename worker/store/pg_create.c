@@ -283,7 +283,9 @@ static suspends int put(struct pg_store *s, struct arena *a, const struct creati
     arg_described(&args, in);
     arg_file(&args, in);
     pg_arg_uuid(&args, &job_id);
-    if (!import) {
+    if (import) {
+        pg_arg_i64(&args, in->hold_us);
+    } else {
         pg_arg_i64(&args, uuid_time_us(&id));
         pg_arg_i64(&args, in->on_duplicate);
         pg_arg_bool(&args, in->by_external_id);

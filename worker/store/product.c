@@ -3,6 +3,11 @@
 _Static_assert(sizeof(float) == 4 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "vectors are stored as the processor has them: float32, little-endian");
 
+int store_collection_taken(struct err *e)
+{
+    return err_set(e, ERR_CONFLICT, "There is a collection of this id, or one that is still being deleted");
+}
+
 bool store_same_embedder(const struct store_collection *c, struct str model, int dim)
 {
     return str_eq(c->embedder, model) && c->dim == dim;

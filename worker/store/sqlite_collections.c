@@ -94,6 +94,17 @@ static int name_free(struct sqlite *db, struct str name, int64_t except, struct 
                    STR_ARG(str_sub(name, 0, 200)));
 }
 
+static int id_free(struct sqlite *db, const struct uuid *id, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "SELECT 1 FROM collections WHERE id = ?");
+    bind_uuid(s, id);
+    int rc = stmt_row(s, e);
+    if (rc <= 0)
+        return rc;
+    stmt_end(s);
+    return store_collection_taken(e);
+}
+
 struct create_call {
     struct store_collection in;
     struct store_collection out;
@@ -103,9 +114,10 @@ static int create(struct sqlite *db, void *arg, struct err *e)
 {
     struct create_call *c = arg;
     struct store_collection out = c->in;
-    if (name_free(db, out.name, 0, e) < 0)
+    if (name_free(db, out.name, 0, e) < 0 || id_free(db, &out.id, e) < 0)
         return -1;
-    out.id = uuid_v7();
+    if (uuid_is_zero(&out.id))
+        out.id = uuid_v7();
     out.version = 1;
     out.updated_us = uuid_time_us(&out.id);
     out.generation = 1;
@@ -134,7 +146,8 @@ static int create(struct sqlite *db, void *arg, struct err *e)
 suspends int sqlite_collection_create(struct store *st, struct arena *a, const struct store_collection *in,
                                       struct store_collection *out, struct err *e)
 {
-    struct create_call c = {.in = {.name = in->name,
+    struct create_call c = {.in = {.id = in->id,
+                                   .name = in->name,
                                    .description = in->description,
                                    .language = in->language,
                                    .metadata = in->metadata,

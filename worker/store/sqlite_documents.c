@@ -181,16 +181,16 @@ static int insert_document(struct sqlite *db, struct create_call *c, struct err 
                                  .version = 1,
                                  .content_version = in->content_version ? in->content_version : 1};
     d->updated_us = uuid_time_us(&d->id);
-    if (!uuid_is_zero(&in->id) && id_free(db, &in->id, e) < 0)
-        return -1;
     c->what = STORE_CREATED;
     c->job = (struct store_job){.type = STR("ingest"),
                                 .has_document = true,
                                 .document = d->id,
                                 .has_collection = true,
                                 .collection = in->collection,
-                                .payload = STR("{}")};
-    if (put_file(db, in, e) < 0 || job_insert(db, &c->job, e) < 0)
+                                .payload = STR("{}"),
+                                .run_after_us = in->hold_us ? clock_wall_us() + in->hold_us : 0};
+    if ((!uuid_is_zero(&in->id) && id_free(db, &in->id, e) < 0) || put_file(db, in, e) < 0 ||
+        job_insert(db, &c->job, e) < 0)
         return -1;
     d->job = c->job.id;
     struct stmt *s = stmt_get(db, "INSERT INTO documents (id, collection, external_id, filename, title, mime, language,"

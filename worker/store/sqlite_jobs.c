@@ -56,7 +56,9 @@ int job_insert(struct sqlite *db, struct store_job *j, struct err *e)
 {
     j->id = uuid_v7();
     j->state = JOB_queued;
-    j->run_after_us = j->updated_us = uuid_time_us(&j->id);
+    j->updated_us = uuid_time_us(&j->id);
+    if (!j->run_after_us)
+        j->run_after_us = j->updated_us;
     struct stmt *s = stmt_get(db, "INSERT INTO jobs (id, type, document, collection, payload, total, due_us,"
                                   " updated_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     bind_uuid(s, &j->id);

@@ -124,6 +124,8 @@ struct store_document_new {
      * Zero: new ones. ERR_CONFLICT when there is a document of this id. */
     struct uuid id;
     int64_t content_version;
+    /* Import: for so long no worker takes the job; meanwhile the caller claims it and indexes what came with the document. */
+    int64_t hold_us;
 };
 enum store_created { STORE_CREATED, STORE_DUPLICATE, STORE_UPDATED, STORE_UNCHANGED };
 
@@ -345,6 +347,8 @@ struct store_ops {
     void (*cancel)(struct store *);
     bool (*leave)(struct store *);
 
+    /* Import: with the id that it has in the store it comes from; zero: a new one. ERR_CONFLICT when there is one of this
+     * id, or what it held is still being removed. */
     suspends int (*collection_create)(struct store *, struct arena *, const struct store_collection *in,
                                       struct store_collection *out, struct err *);
     suspends int (*collection_get)(struct store *, struct arena *, const struct uuid *, struct store_collection *out,

@@ -257,10 +257,11 @@ END $$;
 -- ---- documents ----
 
 -- A document that comes from another store, with its id and version. `outcome` is 0, -1 no such collection, -4 refused:
--- external_id taken, -5 parts of the file are missing (`have` bytes are there), -7 there is a document of this id.
+-- external_id taken, -5 parts of the file are missing (`have` bytes are there), -7 there is a document of this id. No worker
+-- takes its job for p_hold microseconds.
 CREATE FUNCTION ragd_document_import(p_id uuid, p_content_version bigint, p_collection uuid, p_external text, p_filename text,
     p_title text, p_mime text, p_language text, p_metadata text, p_tags text, p_sha bytea, p_bytes bigint, p_content bytea,
-    p_job uuid, OUT outcome int, OUT document uuid, OUT job uuid, OUT have bigint) LANGUAGE plpgsql AS $$
+    p_job uuid, p_hold bigint, OUT outcome int, OUT document uuid, OUT job uuid, OUT have bigint) LANGUAGE plpgsql AS $$
 DECLARE
     c bigint;
     parts bigint;
@@ -290,7 +291,7 @@ BEGIN
     outcome := CASE WHEN FOUND THEN 0 WHEN EXISTS (SELECT 1 FROM documents WHERE id = p_id) THEN -7 ELSE -4 END;
     IF outcome = 0 THEN
         INSERT INTO jobs (id, type, document, collection, due_us, updated_us)
-            VALUES (p_job, 'ingest', p_id, p_collection, v_now, v_now);
+            VALUES (p_job, 'ingest', p_id, p_collection, v_now + p_hold, v_now);
         job := p_job;
     END IF;
     document := p_id;
