@@ -89,6 +89,25 @@ def test_nothing_from_outside_and_nothing_unfinished(watched, tmp_path):
     watched.server.wait_log("empty.txt: is empty")
 
 
+def test_what_a_file_no_longer_holds_is_not_found(tmp_path):
+    watched = Watched(tmp_path)
+    watched.server.write_config({"limits": {"upload": 1024}})
+    watched.write("emptied.txt", "A lighthouse.\n")
+    watched.write("grown.txt", "A foghorn.\n")
+    try:
+        watched.server.start()
+        watched.wait("emptied.txt", "grown.txt")
+        watched.write("emptied.txt", "")
+        watched.write("grown.txt", "A buoy. " * 200)
+        watched.wait()
+        assert not watched.hits("lighthouse") and not watched.hits("foghorn")
+        watched.write("emptied.txt", "A harbour.\n")
+        watched.wait("emptied.txt")
+        assert watched.hits("harbour") == {"emptied.txt"}
+    finally:
+        watched.server.close()
+
+
 def test_a_file_that_is_being_written_waits(tmp_path):
     watched = Watched(tmp_path, watch_settle="3s")
     try:

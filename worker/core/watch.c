@@ -116,10 +116,43 @@ static suspends int find_collection(struct watch *w, struct err *e)
     return rc;
 }
 
-/* 0: it is a document, or cannot be one, which is logged. -1: not now. */
-static suspends int take(struct watch *w, struct str path, struct err *e)
+static bool is_watched(struct arena *a, const struct store_document *d)
+{
+    json_t *metadata;
+    struct err e;
+    return json_parse_object(a, d->metadata, 64, &metadata, &e) == 0 &&
+           json_is_true(json_object_get(metadata, "watched"));
+}
+
+static suspends int drop_document(struct watch *w, const struct store_document *d, struct err *e)
+{
+    if (STORE_CALL(w->b->store, document_delete, &d->id, 0, e))
+        return e->code == ERR_NOT_FOUND ? 0 : -1;
+    STAT_ADD(watch_removed_total, 1);
+    jobs_announce(w->jobs_fd);
+    return 0;
+}
+
+/* The document of a file that has now `size` bytes, none of which can be taken; -1: it is gone. */
+static suspends int drop(struct watch *w, struct str path, int64_t size, struct err *e)
 {
     struct arena a = {0};
+    struct store_document d;
+    int rc = STORE_CALL(w->b->store, document_by_external_id, &a, &w->collection, source_external_id(&a, path), &d, e);
+    if (rc && e->code == ERR_NOT_FOUND)
+        rc = 0;
+    else if (rc == 0 && d.bytes != size && is_watched(&a, &d))
+        rc = drop_document(w, &d, e);
+    arena_fini(&a);
+    return rc;
+}
+
+/* 0: it is a document, or cannot be one, which is logged. -1: not now. Of a file that was emptied, or has grown too large,
+ * nothing is found any more, as of one that is gone; what cannot be read keeps its document. */
+static suspends int take(struct watch *w, const struct folder_file *f, struct err *e)
+{
+    struct arena a = {0};
+    const struct str path = f->path;
     struct source src;
     struct store_document d;
     enum store_created what;
@@ -144,42 +177,13 @@ static suspends int take(struct watch *w, struct str path, struct err *e)
             STAT_ADD(watch_taken_total, 1);
             jobs_announce(w->jobs_fd);
         }
+    } else if (strcmp(refusal, "unreadable") != 0) {
+        rc = drop(w, path, f->size, e);
     }
     if (why.code && !fiber_check()) {
         STAT_ADD(watch_refused_total, 1);
         log_warn("ingest.watch: " STR_FMT ": %s", STR_ARG(path), why.msg);
     }
-    arena_fini(&a);
-    return rc;
-}
-
-static bool is_watched(struct arena *a, const struct store_document *d)
-{
-    json_t *metadata;
-    struct err e;
-    return json_parse_object(a, d->metadata, 64, &metadata, &e) == 0 &&
-           json_is_true(json_object_get(metadata, "watched"));
-}
-
-static suspends int drop_document(struct watch *w, const struct store_document *d, struct err *e)
-{
-    if (STORE_CALL(w->b->store, document_delete, &d->id, 0, e))
-        return e->code == ERR_NOT_FOUND ? 0 : -1;
-    STAT_ADD(watch_removed_total, 1);
-    jobs_announce(w->jobs_fd);
-    return 0;
-}
-
-static suspends int drop(struct watch *w, const char *path, struct err *e)
-{
-    struct arena a = {0};
-    struct store_document d;
-    int rc = STORE_CALL(w->b->store, document_by_external_id, &a, &w->collection, source_external_id(&a, str_of(path)),
-                        &d, e);
-    if (rc && e->code == ERR_NOT_FOUND)
-        rc = 0;
-    else if (rc == 0 && is_watched(&a, &d))
-        rc = drop_document(w, &d, e);
     arena_fini(&a);
     return rc;
 }
@@ -281,7 +285,7 @@ static bool is_due(const struct watch *w, const struct folder_scan *s, const str
 static suspends int follow_one(struct watch *w, const struct folder_file *f, struct known *k, int *told, struct err *e)
 {
     bool again = k->failed_ns && (!f || same_file(k, f));
-    int rc = f ? take(w, f->path, e) : drop(w, k->path, e);
+    int rc = f ? take(w, f, e) : drop(w, str_of(k->path), -1, e);
     if (rc && !of_its_own(e))
         return -1;
     if (rc && !again && ++*told <= TOLD_MAX) {
