@@ -49,12 +49,24 @@ static void add_source(struct buf *b, const struct retrieve_hit *h, size_t n, co
     buf_printf(b, "\n</source %zu %s>\n", n, mark);
 }
 
+/* A section is one piece, while between neighbours there may be something that is in none of them. */
 static struct str whole_text(struct arena *a, const struct retrieve_hit *h)
 {
+    const char *between = h->has_parent ? "" : "\n";
     if (!h->before.n && !h->after.n)
         return h->chunk.text;
-    return arena_printf(a, STR_FMT "\n" STR_FMT "\n" STR_FMT, STR_ARG(h->before), STR_ARG(h->chunk.text),
-                        STR_ARG(h->after));
+    return arena_printf(a, STR_FMT "%s" STR_FMT "%s" STR_FMT, STR_ARG(h->before), between, STR_ARG(h->chunk.text),
+                        between, STR_ARG(h->after));
+}
+
+/* Is what stands around a hit part of a source before it? */
+static bool has_shown(const struct retrieve_hit *hits, size_t i)
+{
+    for (size_t j = 0; hits[i].has_parent && j < i; j++)
+        if (hits[j].has_parent && hits[j].document.no == hits[i].document.no &&
+            hits[j].chunk.parent.byte_start == hits[i].chunk.parent.byte_start)
+            return true;
+    return false;
 }
 
 /* The beginning of a text that is about `tokens` long. */
@@ -86,11 +98,13 @@ void prompt_make(struct arena *a, const struct config *cfg, const struct answer_
         left -= prompt_tokens(q->history[i].content);
     make_mark(mark);
     for (size_t i = 0; i < n; i++) {
-        struct str text = whole_text(a, &hits[i]);
+        struct str text = has_shown(hits, i) ? hits[i].chunk.text : whole_text(a, &hits[i]);
+        if (prompt_tokens(text) > left)
+            text = hits[i].chunk.text;
         if (prompt_tokens(text) > left) {
             if (i > 0)
                 break;
-            text = cut(hits[i].chunk.text, left);
+            text = cut(text, left);
         }
         left -= prompt_tokens(text);
         add_source(&b, &hits[i], ++count, mark, text);
