@@ -110,8 +110,8 @@ struct store_document_new {
     struct str external_id, filename, title, mime, language, metadata, tags;
     struct sha256 sha256;
     int64_t bytes;
-    struct str
-        inline_bytes; /* the file when it is at most STORE_PART long; otherwise empty and its parts were put before */
+    /* The file when it is at most STORE_PART long; else empty, and its parts were put before. */
+    struct str inline_bytes;
     /* What to do when the collection has a document of the same bytes. SKIP: answer that one. LINK: a second document
      * of the same file. VERSION: count it as a new version of that document (its bytes are the same, so only its
      * filename, title, metadata and tags change). REJECT: ERR_CONFLICT naming the document. */
@@ -120,12 +120,10 @@ struct store_document_new {
     bool by_external_id;      /* upsert: see store_document_create */
     int64_t if_version;       /* upsert: 0 = any */
     /* Import: the id and content_version of the document in the store it comes from, so that its chunks keep their ids;
-     * duplicates are LINKed.
-     * Zero: new ones. ERR_CONFLICT when there is a document of this id. */
+     * duplicates are LINKed. Zero: new ones. ERR_CONFLICT when there is a document of this id. */
     struct uuid id;
     int64_t content_version;
-    /* Import: for so long no worker takes the job; meanwhile the caller claims it and indexes what came with the document. */
-    int64_t hold_us;
+    int64_t hold_us; /* import: so long no worker takes the job, but the caller, to index what came with the document */
 };
 enum store_created { STORE_CREATED, STORE_DUPLICATE, STORE_UPDATED, STORE_UNCHANGED };
 
@@ -347,8 +345,7 @@ struct store_ops {
     void (*cancel)(struct store *);
     bool (*leave)(struct store *);
 
-    /* Import: with the id that it has in the store it comes from; zero: a new one. ERR_CONFLICT when there is one of this
-     * id, or what it held is still being removed. */
+    /* in->id zero: a new one. ERR_CONFLICT when it is taken, or what its collection held is still being removed. */
     suspends int (*collection_create)(struct store *, struct arena *, const struct store_collection *in,
                                       struct store_collection *out, struct err *);
     suspends int (*collection_get)(struct store *, struct arena *, const struct uuid *, struct store_collection *out,
