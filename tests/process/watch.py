@@ -57,6 +57,11 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def no_new_descriptors(pid, before):
+    """Fewer will do: the connection of a client is closed a moment after he has gone, and may be counted in `before`."""
+    wait_for(lambda: descriptors(pid) <= before, lambda: f"at most {before} descriptors, not {descriptors(pid)}")
+
+
 def threads(pid):
     return len(os.listdir(f"/proc/{pid}/task"))
 
