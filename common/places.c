@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* To be raised with every change of what is in the block, or of what it means. */
-static const uint64_t LAYOUT = UINT64_C(0x5241474450000001);
+static const uint64_t LAYOUT = UINT64_C(0x5241474450000002);
 
 enum { FRESH_MS = 100 }; /* who lived so long ago is not asked again: a scan meets the same owners many times */
 
@@ -78,7 +78,7 @@ int places_join(struct places *p, int fd, struct err *e)
     self = p;
     self_fd = fd;
     own = number;
-    atomic_store(&places_owner_self()->missed_ns, 0);
+    atomic_store(&places_owner_self()->since_ns, 0);
     atomic_fetch_add(&places_owner_self()->serial, 1);
     return 0;
 }

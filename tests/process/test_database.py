@@ -43,7 +43,10 @@ class Watch(Background):
 
 
 class Clients(Background):
-    """Searches, reads and writes on one collection, each by a few clients, until the end of the block."""
+    """Searches, reads and writes on one collection, each by a few clients, until the end of the block.
+
+    Each request has a connection of its own: one that is kept may be closed as idle at the moment at which it is used.
+    """
 
     def __init__(self, r, each=3):
         self.r = r
@@ -60,7 +63,8 @@ class Clients(Background):
         super().__init__(self.kinds * each)
 
     def run(self, method, path, body):
-        with httpx.Client(base_url=self.r.url, timeout=60, trust_env=False) as client:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=self.r.url, timeout=60, trust_env=False, limits=limits) as client:
             while not self.done.is_set():
                 try:
                     answer = client.request(method, path, json=body)

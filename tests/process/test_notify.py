@@ -13,6 +13,7 @@ import time
 import pytest
 
 from ragdtest import BIN, ROOT, Ragd, in_flight, wait_for
+from watch import ready
 
 
 class Manager:
@@ -144,6 +145,7 @@ def test_watchdog_is_not_answered_while_nobody_serves():
         r.env["RAGD_FAULT_BOOT"] = f"@{fault}"
         r.start()
         wait_for(lambda: manager.count("WATCHDOG") >= 2, "answers to the watchdog")
+        wait_for(lambda: ready(r) and ready(r, "ingest"), "both workers")
         fault.write_text("hang")
         for pid in r.workers():
             os.kill(pid, signal.SIGKILL)

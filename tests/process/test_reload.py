@@ -56,7 +56,7 @@ def test_worker_counts_are_applied():
             assert "reloaded" in hup(r)
             wait_for(lambda: len(r.workers()) == count + ingest, lambda: r.log())
             report(f"reload to {count} http and {ingest} ingest workers, seconds", round(time.monotonic() - begin, 2))
-            assert len(ready(r)) == count and len(ready(r, "ingest")) == ingest
+            wait_for(lambda: len(ready(r)) == count and len(ready(r, "ingest")) == ingest, lambda: r.status())
         load.more(100)
         load.stop()
         assert load.errors == 0, load
@@ -177,7 +177,7 @@ def test_the_first_worker_finds_its_own_readyz(base):
     with Ragd() as r:
         r.write_config({"server": {"base_path": base}})
         assert "reloaded" in hup(r)
-        wait_for(lambda: r.get(f"{base}readyz").status_code == 200, "an answer of the new worker")
+        wait_for(lambda: fetch(f"{r.url}{base}readyz") == 200, "an answer of the new worker")
         assert "unix - - " in r.access_log()
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from load import Load
-from ragdtest import alive, fetch, free_port, report, wait_for
+from ragdtest import alive, children_of, fetch, free_port, report, wait_for
 from systemd import activate, listening
 from upgrades import Manager, Pidfile, Server, Server1, reloads, stop_all, upgrade
 from watch import needs_namespace
@@ -64,7 +64,7 @@ def test_the_old_one_leaves_when_systemd_has_room_for_its_last_word():
             while True:
                 filler.sendto(b"STATUS=filler", manager.path)
         new = upgrade(r)
-        wait_for(lambda: len(r.processes()) == 2 + 3, lambda: f"two masters and three workers: {r.processes()}")
+        wait_for(lambda: children_of(old) == [new], lambda: f"the old workers to end: {r.processes()}")
         assert alive(old)
         manager.index(old, f"MAINPID={new}")
         assert r.wait_exit() == 0

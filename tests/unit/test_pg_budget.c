@@ -172,7 +172,6 @@ static void blocks_of_another_kind_are_not_used(void **state)
 static void misses(void)
 {
     int place;
-    atomic_store(&slot_self->state, WORKER_BOOTING);
     if (pg_budget_take(&pg, false, &place))
         _exit(1);
 }
@@ -196,15 +195,25 @@ static void who_waits_is_seen(void **state)
         usleep(1000);
 }
 
-static void who_boots_goes_last(void **state)
+static void who_has_waited_longest_goes_first(void **state)
 {
     (void)state;
     int place[BUDGET + 1], one;
     assert_int_equal(take_all(place), BUDGET); /* and waits for another */
     pg_budget_give(place[0]);
-    struct other o = other_that(misses);
-    end(o);
-    assert_true(pg_budget_take(&pg, false, &one));
+    struct other later = other_that(misses);
+    assert_true(pg_budget_take(&pg, false, &place[0]));
+    end(later);
+    assert_true(dies(later.mark));
+
+    while (pg_budget_wanted(&pg))
+        usleep(1000);
+    struct other earlier = other_that(misses);
+    pg_budget_give(place[0]);
+    assert_false(pg_budget_take(&pg, false, &one) || pg_budget_take(&pg, true, &one));
+    end(earlier);
+    while (!pg_budget_take(&pg, false, &one)) /* it does not look any more */
+        usleep(1000);
 }
 
 /* The server has a moment to notice, too. */
@@ -270,7 +279,7 @@ int main(void)
         TEST(a_zombie_is_dead),
         TEST(blocks_of_another_kind_are_not_used),
         TEST(who_waits_is_seen),
-        TEST(who_boots_goes_last),
+        TEST(who_has_waited_longest_goes_first),
         TEST(places_of_the_dead_are_free_after_a_while),
         TEST(workers_that_race_for_the_last_places),
     };

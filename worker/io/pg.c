@@ -10,7 +10,8 @@ enum {
     SILENCE_MS = 5000, /* beyond statement_timeout without an answer, a connection counts as dead */
     TICK_MS = 250,
     AWAIT_MS = 10,
-    IDLE_MS = 250 /* of a connection that has rested so long, a worker can do without */
+    IDLE_MS = 250, /* of a connection that has rested so long, a worker can do without */
+    TURN_MS = 500  /* so long one for searches or writes is used before others who wait have theirs */
 };
 
 static void *need(void *p)
@@ -58,6 +59,12 @@ static bool gives_up(const struct pg_conn *conn, bool wanted)
     }
 }
 
+/* One that never rests is taken, too, when it had its turn: its worker waits for the next one, behind the others. */
+static bool had_its_turn(const struct pg_conn *conn)
+{
+    return conn->lane != PG_FAST && clock_ns() - conn->ready_ns >= TURN_MS * MS;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd, (void)what;
@@ -66,12 +73,14 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     for (int lane = PG_LANES - 1; lane >= 0; lane--)
         for (int i = 0; i < pg->lane[lane].n; i++) {
             struct pg_conn *conn = &pg->lane[lane].conn[i];
-            if (conn->state == CONN_READY && !list_empty(&conn->flights)) {
+            if (conn->state == CONN_READY && !list_empty(&conn->flights))
                 check_busy(conn);
-            } else if (pg_idle(conn) && gives_up(conn, wanted)) {
-                pg_conn_close_idle(conn);
+            if (conn->state == CONN_READY && !conn->leaving &&
+                (pg_idle(conn) ? gives_up(conn, wanted) : wanted && had_its_turn(conn))) {
+                conn->leaving = true;
                 wanted = false; /* one is enough for now */
             }
+            pg_conn_leave(conn);
         }
 }
 
@@ -162,18 +171,14 @@ void pg_release(struct pg *pg)
     free(pg);
 }
 
-static bool no_room(const struct pg *pg)
-{
-    return pg->lane[PG_FAST].conn[0].no_room || pg->lane[PG_WRITE].conn[0].no_room;
-}
-
 suspends bool pg_await_room(struct pg *pg)
 {
     int64_t ms = pg->cfg->database_connect_timeout, most = pg->cfg->server_boot_timeout;
     int64_t end = clock_ns() + (ms < most ? ms : most) / 2 * MS; /* then calls wait for the rest of connect_timeout */
-    while (no_room(pg) && clock_ns() < end && fiber_sleep(AWAIT_MS * MS) == 0)
+    const struct pg_conn *fast = &pg->lane[PG_FAST].conn[0];
+    while (fast->no_room && clock_ns() < end && fiber_sleep(AWAIT_MS * MS) == 0)
         ;
-    return !no_room(pg);
+    return !fast->no_room;
 }
 
 void pg_drain(struct pg *pg)

@@ -13,8 +13,8 @@
  * A call that its fiber gives up is cancelled on the server when it runs longer than a moment (pg_cancel.c). A write is
  * waited for even then, once it was sent, so that its caller learns whether it happened.
  *
- * database.max_connections bounds the connections of all workers (pg_budget.c). Who finds no room waits for it; calls
- * wait with him, for database.connect_timeout, and then fail with ERR_OVERLOADED. */
+ * database.max_connections bounds the connections of all workers (pg_budget.c). Where there are too few, workers take
+ * turns. A call waits for its worker's turn, for database.connect_timeout, and then fails with ERR_OVERLOADED. */
 #pragma once
 #include "common/arena.h"
 #include "common/err.h"
@@ -39,7 +39,7 @@ struct pg_stmt {
 must_use int pg_open(const struct config *cfg, const struct pg_stmt *table, size_t n, struct pg **out, struct err *e);
 /* What pg_open() would say about the URL. */
 must_use int pg_check_url(const struct config *cfg, struct err *e);
-/* Waits until the worker has places for its first connections. False: there is no room now, and it shall go on without.
+/* Waits until the worker has a place for its first connection. False: there is no room now, and it shall go on without.
  * A database that is down is no reason to wait. For a boot: requests would go to a worker that cannot work on them. */
 suspends bool pg_await_room(struct pg *pg);
 /* From now on a connection is closed as soon as it is idle, and made again when a call needs one: the next generation

@@ -8,8 +8,9 @@
  * A worker that dies gives nothing back. Who first sees that the owner of a place is dead notes the time; a while later,
  * when the server must have noticed as well, the place is free.
  *
- * Who needs a place and finds none looks again and again, and notes the time, too. Others make room for it until it has
- * found one, or has not looked for a while. */
+ * Who needs a place and finds none looks again and again, and notes the time, too. Until it has found one, or has not
+ * looked for a while, others make room for it (pg.c), and nobody who has waited for a shorter time takes a place before it:
+ * so all get their turn, however many want more than there is. */
 #include "worker/io/pg_impl.h"
 #include "common/clock.h"
 #include "common/places.h"
@@ -58,25 +59,25 @@ static int64_t count_taken(const struct pg *pg, struct places *all)
     return n;
 }
 
-static bool somebody_waits(struct places *all, bool booting_too)
+/* Does anybody wait, and has done so since before `since`? */
+static bool somebody_waits(struct places *all, int64_t since)
 {
     int64_t now = clock_ns();
     for (int i = 0; i < PLACES_OWNERS; i++) {
         struct places_owner *o = &all->owner[i];
-        int64_t missed = atomic_load(&o->missed_ns);
-        if (missed && now - missed < MISSED_MS * MS && (booting_too || !atomic_load(&o->booting)))
+        int64_t its = atomic_load(&o->since_ns);
+        if (its && its < since && now - atomic_load(&o->looked_ns) < MISSED_MS * MS)
             return true;
     }
     return false;
 }
 
-/* Who boots lets those go first who serve already. */
-static int find_place(struct pg *pg, struct places *all, bool spare, bool booting)
+static int find_place(struct pg *pg, struct places *all, bool spare, int64_t since)
 {
     uint64_t was;
     if (spare && count_taken(pg, all) + RESERVE >= places(pg))
         return PG_NO_PLACE;
-    if (booting && somebody_waits(all, false))
+    if (somebody_waits(all, since))
         return PG_NO_PLACE;
     for (int i = 0; i < places(pg); i++)
         if (vacant(&all->place[i], &was) && atomic_compare_exchange_strong(&all->place[i], &was, places_mark()))
@@ -87,14 +88,20 @@ static int find_place(struct pg *pg, struct places *all, bool spare, bool bootin
 bool pg_budget_take(struct pg *pg, bool spare, int *place)
 {
     struct places *all = places_self();
-    bool booting = atomic_load(&slot_self->state) == WORKER_BOOTING;
-    *place = all ? find_place(pg, all, spare, booting) : PG_NO_PLACE;
-    if (all && !spare) {
-        atomic_store(&places_owner_self()->booting, booting);
-        atomic_store(&places_owner_self()->missed_ns, *place < 0 ? clock_ns() : 0);
+    *place = PG_NO_PLACE;
+    if (all) {
+        struct places_owner *self = places_owner_self();
+        int64_t now = clock_ns(), since = atomic_load(&self->since_ns);
+        if (spare || !since || now - atomic_load(&self->looked_ns) >= MISSED_MS * MS)
+            since = now;
+        *place = find_place(pg, all, spare, since);
+        if (!spare) {
+            atomic_store(&self->looked_ns, now);
+            atomic_store(&self->since_ns, *place < 0 ? since : 0);
+        }
+        if (*place < 0)
+            return false;
     }
-    if (all && *place < 0)
-        return false;
     STAT_ADD(store_connections, 1);
     return true;
 }
@@ -119,7 +126,7 @@ bool pg_budget_wanted(struct pg *pg)
     if (!all)
         return false;
     (void)count_taken(pg, all); /* places of the dead are noticed by those who live, not only when there is need */
-    return somebody_waits(all, true);
+    return somebody_waits(all, INT64_MAX);
 }
 
 /* ---- the end of a connection ---- */

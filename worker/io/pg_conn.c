@@ -242,31 +242,35 @@ static bool wanted(struct pg_conn *conn)
     return !conn->pg->closing && fiber_check() != -ECANCELED && (!on_demand || conn->pg->lane[conn->lane].queued > 0);
 }
 
+/* Can the worker do without it? */
 static bool spare(const struct pg_conn *conn)
 {
     const struct pg_lane_state *l = &conn->pg->lane[conn->lane];
+    if (conn->lane == PG_WRITE && !l->queued)
+        return true;
     for (int i = 0; i < l->n; i++)
         if (&l->conn[i] != conn && l->conn[i].state != CONN_DOWN && !l->conn[i].no_room)
             return true;
     return false;
 }
 
-/* Waits for a place in the budget, as long as an attempt to connect may take. Only those who cannot do without are
- * counted as waiting: others make room for them. */
+/* Waits for a place in the budget. Who cannot do without is counted as waiting, so that others make room for it, and waits
+ * as long as an attempt to connect may take. */
 static suspends bool find_room(struct pg_conn *conn)
 {
     struct pg *pg = conn->pg;
-    int64_t end = clock_ns() + pg->cfg->database_connect_timeout * MS;
-    bool need = !spare(conn), found = pg_budget_take(pg, !need, &conn->place);
-    if (found)
-        return true;
-    conn->no_room = true;
-    STAT_ADD(store_waiting, need);
-    while (!found && wanted(conn) && clock_ns() < end) {
+    int64_t begin = 0;
+    bool found = false;
+    while (wanted(conn) && !(found = pg_budget_take(pg, spare(conn), &conn->place))) {
+        bool need = !spare(conn);
+        begin = need && begin ? begin : clock_ns();
+        if (need && clock_ns() - begin >= pg->cfg->database_connect_timeout * MS)
+            break;
+        conn->no_room = true;
+        STAT_ADD(store_waiting, need);
         fiber_sleep((ROOM_POLL_MS + random() % ROOM_POLL_MS) * MS);
-        found = wanted(conn) && pg_budget_take(pg, !need, &conn->place);
+        STAT_SUB(store_waiting, need);
     }
-    STAT_SUB(store_waiting, need);
     conn->no_room = false;
     return found;
 }

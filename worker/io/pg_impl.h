@@ -51,6 +51,7 @@ struct pg_conn {
     struct event on_read, on_write;
     bool no_room;            /* CONNECTING: waits for a place in the budget */
     bool known;              /* was connected before */
+    bool leaving;            /* READY: to be closed after what is in flight; others wait for its place */
     bool busy;               /* counted as in use */
     bool *prepared;          /* by statement */
     struct list flights;     /* in order of sending */
@@ -61,6 +62,7 @@ struct pg_conn {
     int in_flight;           /* calls sent and not answered */
     bool cancelling;         /* a helper is telling the server to cancel what runs here */
     int failures;            /* attempts to connect since the last success */
+    int64_t ready_ns;        /* when it was connected */
     int64_t progress_ns;     /* when the server last answered, or was first asked */
 };
 
@@ -97,6 +99,7 @@ void pg_conn_start(struct pg_conn *conn); /* in the background, if it is DOWN */
 suspends PGconn *pg_conn_open(struct pg *pg, int place, struct err *e);
 bool pg_idle(const struct pg_conn *conn);      /* READY, and nothing to do */
 void pg_conn_close_idle(struct pg_conn *conn); /* made again when a call needs it */
+bool pg_conn_leave(struct pg_conn *conn);      /* closes it if it is leaving and nothing is in flight any more */
 void pg_release(struct pg *pg);                /* drops a reference */
 
 /* pg_budget.c */

@@ -185,7 +185,7 @@ static void dispatch_slow(struct pg *pg)
     struct pg_lane_state *l = &pg->lane[PG_SLOW];
     for (int i = 0; i < l->n && l->queued; i++) {
         struct pg_conn *conn = &l->conn[i];
-        if (conn->state == CONN_READY && list_empty(&conn->flights) && !conn->cancelling)
+        if (conn->state == CONN_READY && list_empty(&conn->flights) && !conn->cancelling && !conn->leaving)
             send_batch(conn, 1);
     }
 }
@@ -197,7 +197,8 @@ void pg_dispatch(struct pg *pg)
     struct pg_conn *fast = &pg->lane[PG_FAST].conn[0], *write = &pg->lane[PG_WRITE].conn[0];
     if (pg->lane[PG_FAST].queued && fast->state == CONN_READY && !fast->cancelling && fast->in_flight < PIPELINE_MAX)
         send_batch(fast, PIPELINE_MAX - fast->in_flight);
-    if (pg->lane[PG_WRITE].queued && write->state == CONN_READY && !write->cancelling && list_empty(&write->flights))
+    if (pg->lane[PG_WRITE].queued && write->state == CONN_READY && !write->cancelling && !write->leaving &&
+        list_empty(&write->flights))
         send_batch(write, BATCH_MAX);
     if (pg->lane[PG_SLOW].queued)
         dispatch_slow(pg);
@@ -425,6 +426,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     note_use(conn);
+    pg_conn_leave(conn);
     if (noticed && pg->on_notice)
         pg->on_notice(pg->notice_arg);
 }
@@ -445,6 +447,8 @@ void pg_conn_ready(struct pg_conn *conn)
         return;
     }
     conn->state = CONN_READY;
+    conn->leaving = false;
+    conn->ready_ns = clock_ns();
     memset(conn->prepared, 0, pg->n_stmt * sizeof *conn->prepared);
     event_assign(&conn->on_read, loop_base(), PQsocket(conn->c), EV_READ | EV_PERSIST, on_readable, conn);
     event_assign(&conn->on_write, loop_base(), PQsocket(conn->c), EV_WRITE, on_writable, conn);
@@ -532,4 +536,12 @@ void pg_conn_close_idle(struct pg_conn *conn)
     conn->state = CONN_DOWN;
     pg_hang_up(conn->pg, conn->c, conn->place);
     conn->c = NULL;
+}
+
+bool pg_conn_leave(struct pg_conn *conn)
+{
+    if (conn->state != CONN_READY || !conn->leaving || !list_empty(&conn->flights) || conn->cancelling)
+        return false;
+    pg_conn_close_idle(conn);
+    return true;
 }
