@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { COLLECTIONS_PAGE = 100 };
+enum {
+    COLLECTIONS_PAGE = 100,
+    BEYOND = 16 /* what is asked for beyond the page: some documents may have changed, and is there more? */
+};
 
 static const char *const mode_names[] = {
 #define X(name) #name,
@@ -220,7 +223,8 @@ suspends static int by_vectors(struct search *s, struct ranking *out, struct ret
 {
     if (!has_arm(s))
         return err_at(e, "/mode", "Mode 'vector' needs an embedder: configure embedding.url, or use lexical or hybrid");
-    if (nearest_rank(s, arm_size(s), out, r, e))
+    size_t page = (size_t)s->q->offset + (size_t)s->q->top_k;
+    if (nearest_rank(s, s->q->group_by_document ? arm_size(s) : page + BEYOND, out, r, e))
         return -1;
     if (r->degraded && !r->generation)
         return err_at(e, "/mode",

@@ -253,18 +253,18 @@ static void step(void *arg)
 static suspends int scan(struct vscan *s, struct err *e)
 {
     struct step x = {s, SLICE_BYTES, 0};
-    int64_t since = clock_ns();
+    int64_t since = clock_ns(), waits = waits_for_the_disk();
     while (x.done == 0) {
         if (s->away) {
             x.bytes = AWAY_BYTES;
             fiber_blocking(step, &x);
         } else {
-            int64_t before = waits_for_the_disk();
             step(&x);
-            s->away = waits_for_the_disk() > before;
+            s->away = waits_for_the_disk() > waits;
             if (!s->away && clock_ns() - since < SLICE_NS)
                 continue;
             fiber_yield();
+            waits = waits_for_the_disk();
         }
         if (fiber_check() != 0)
             return embedded_ended(e);
