@@ -92,22 +92,24 @@ def test_hits_carry_the_section_they_were_cut_from(settings):
         assert all("context" not in hit for hit in api.search("31th pier", plain)["hits"])
 
 
-def test_pages_of_a_search_by_vectors_are_cuts_of_one_list(settings):
+def test_pages_are_cuts_of_one_list(settings):
+    settings["search"]["vector_candidates"] = 10  # which later pages go beyond
     with Ragd(settings) as ragd:
         api = Api(ragd)
         c = api.collection()
         for i in range(40):
             api.ready(c, f"Kettle number {i} descales {'itself ' * (i % 9)}with acid {i * i}.")
 
-        def page(top_k, offset):
-            answer = api.search("kettle acid", c, mode="vector", top_k=top_k, offset=offset)
+        def page(mode, top_k, offset):
+            answer = api.search("kettle acid", c, mode=mode, top_k=top_k, offset=offset)
             assert answer["degraded"] == []
             return [(hit["chunk_id"], hit["score"]) for hit in answer["hits"]], answer["total_estimate"]
 
-        whole, total = page(50, 0)
-        assert 30 < len(whole) == len(dict(whole)) == total  # all but those that point away from the query
-        assert [hit for offset in range(0, 42, 3) for hit in page(3, offset)[0]] == whole
-        assert page(3, 0)[1] > 3  # there is more
+        for mode in ("vector", "hybrid"):
+            whole, total = page(mode, 50, 0)
+            assert 30 < len(whole) == len(dict(whole)) == total, mode  # by vectors: all that do not point away from the query
+            assert [hit for offset in range(0, 42, 3) for hit in page(mode, 3, offset)[0]] == whole, mode
+            assert page(mode, 3, 0)[1] > 3, mode  # there is more
 
 
 def test_vectors_of_clients_are_for_their_document_alone(settings, model):

@@ -23,22 +23,23 @@ static void join(struct ranked *to, const struct ranked *from)
     }
 }
 
-/* The score of a chunk that is not in the list: at most that of its last, and for words none where all that match are in
- * it. Of vectors this is not known: even what has nothing to do with a query is somewhat near. */
-static double floor_of(const struct ranking *r, bool words)
+/* The score of a chunk that is not among the first `n`: at most that of the last of them, and for words none where these
+ * are all that match. Of vectors this is not known: even what has nothing to do with a query is somewhat near. */
+static double floor_of(const struct ranking *r, size_t n, bool words)
 {
-    bool all = words && !r->truncated && r->total <= (int64_t)r->n;
-    return r->n && !all ? r->r[r->n - 1].score : 0;
+    bool all = words && !r->truncated && r->total <= (int64_t)n;
+    return n && !all ? r->r[n - 1].score : 0;
 }
 
-/* Fills in the shares of the list; returns the largest, which is the first one's. */
-static double divide(struct ranking *r, bool words)
+/* Fills in the shares of the first `n`; returns the largest, which is the first one's. */
+static double divide(struct ranking *r, size_t n, bool words)
 {
-    double floor = floor_of(r, words), sum = 0, first = 0;
-    for (size_t i = 0; i < r->n; i++)
+    n = n < r->n ? n : r->n;
+    double floor = floor_of(r, n, words), sum = 0, first = 0;
+    for (size_t i = 0; i < n; i++)
         sum += (r->r[i].score - floor) * (r->r[i].score - floor);
-    for (size_t i = 0; i < r->n; i++) {
-        double above = r->r[i].score - floor, share = sum > 0 ? above * above / sum : 1 / (double)r->n;
+    for (size_t i = 0; i < n; i++) {
+        double above = r->r[i].score - floor, share = sum > 0 ? above * above / sum : 1 / (double)n;
         *(words ? &r->r[i].lexical_share : &r->r[i].vector_share) = share;
         if (i == 0)
             first = share;
@@ -46,12 +47,25 @@ static double divide(struct ranking *r, bool words)
     return first;
 }
 
+static int best_rank(const struct ranked *x)
+{
+    return !x->vector || (x->lexical && x->lexical < x->vector) ? x->lexical : x->vector;
+}
+
+static int by_score(const void *x, const void *y)
+{
+    const struct ranked *a = x, *b = y;
+    if (a->score == b->score && best_rank(a) != best_rank(b))
+        return best_rank(a) < best_rank(b) ? -1 : 1;
+    return ranked_by_score(x, y);
+}
+
 void fuse(struct arena *a, struct ranking *lexical, struct ranking *vector, double lexical_weight, double vector_weight,
-          struct ranking *out)
+          size_t eligible, struct ranking *out)
 {
     size_t n = lexical->n + vector->n, kept = 0;
     struct ranked *r = arena_alloc(a, (n + 1) * sizeof *r);
-    double most = lexical_weight * divide(lexical, true) + vector_weight * divide(vector, false);
+    double most = lexical_weight * divide(lexical, eligible, true) + vector_weight * divide(vector, eligible, false);
     if (lexical->n)
         memcpy(r, lexical->r, lexical->n * sizeof *r);
     if (vector->n)
@@ -68,7 +82,7 @@ void fuse(struct arena *a, struct ranking *lexical, struct ranking *vector, doub
         double sum = lexical_weight * r[i].lexical_share + vector_weight * r[i].vector_share;
         r[i].score = most > 0 ? sum / most : 0;
     }
-    qsort(r, kept, sizeof *r, ranked_by_score);
+    qsort(r, kept, sizeof *r, by_score);
     *out = (struct ranking){
         .r = r,
         .n = kept,

@@ -175,8 +175,7 @@ static bool has_arm(const struct search *s)
     return s->b->embedder && s->b->vectors;
 }
 
-/* Entries that each arm contributes. It grows in steps: the same number for all pages of a list, so that their order is
- * one. */
+/* Entries that each arm contributes. */
 static size_t arm_size(const struct search *s)
 {
     size_t k = (size_t)s->cfg->search_vector_candidates;
@@ -283,7 +282,8 @@ suspends static int by_both(struct search *s, struct ranking *out, struct retrie
     if (fiber_check())
         return err_set(e, fiber_check() == -ETIMEDOUT ? ERR_DEADLINE : ERR_CANCELED, "the search was cut short");
     bool given = q->weights.lexical > 0 || q->weights.vector > 0;
-    fuse(s->a, &lexical.found, &vector.found, given ? q->weights.lexical : 1, given ? q->weights.vector : 1, out);
+    fuse(s->a, &lexical.found, &vector.found, given ? q->weights.lexical : 1, given ? q->weights.vector : 1,
+         (size_t)s->cfg->search_vector_candidates, out);
     narrow(s, out);
     r->degraded = vector.told.degraded;
     r->generation = vector.told.generation;

@@ -95,15 +95,16 @@ suspends must_use int nearest_rank(struct search *s, size_t k, struct ranking *o
                                    struct err *e);
 
 /* ---- fuse.c ---- */
-/* Each arm has one vote, of its weight, and divides it among the chunks of its list in proportion to the square of what
- * their scores have above that of a chunk which is not in it. So an arm that is sure of a few chunks says so, and one in
- * whose list everything is equally near does not drown the other, as it does where only ranks count (figures:
- * tests/bench/retrieval.md). The score is the sum over that of a chunk which is first in both, so that it lies between 0
- * and 1. `rrf` is told besides: reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), the sum of
- * weight / (60 + rank). */
+/* Each arm has one vote, of its weight, and divides it among the first `eligible` chunks of its list in proportion to the
+ * square of what their scores have above that of a chunk which is not among them. So an arm that is sure of a few chunks
+ * says so, and one in whose list everything is equally near does not drown the other, as it does where only ranks count
+ * (figures: tests/bench/retrieval.md). The score is the sum over that of a chunk which is first in both, so that it lies
+ * between 0 and 1. What neither arm votes for comes after these, by the better of its ranks: so the list begins like that
+ * which longer lists of the arms would give. `rrf` is told besides: reciprocal rank fusion (Cormack, Clarke and Büttcher,
+ * SIGIR 2009), the sum of weight / (60 + rank). */
 enum { FUSE_K = 60 };
 void fuse(struct arena *a, struct ranking *lexical, struct ranking *vector, double lexical_weight, double vector_weight,
-          struct ranking *out);
+          size_t eligible, struct ranking *out);
 
 /* ---- hits.c ---- */
 /* Entries become hits, with their text and documents; those that are gone meanwhile are left out. */
