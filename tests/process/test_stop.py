@@ -100,9 +100,9 @@ def test_a_worker_that_does_not_end_is_killed_and_its_request_named(Server):
             took = time.monotonic() - begin
             assert spin.result() != 200
         report(f"end of a worker that spins, graceful_timeout 3 s and fast_timeout 2 s, {Server.__name__}, seconds", round(took, 2))
-        assert 3 <= took < 20  # its own alarm may come first
+        assert 3 <= took < 20
         log = r.log()
-        assert "has not drained in time" in log
+        assert "has not drained in time" in log or "signal 14 (ALRM)" in log  # a master that is kept waiting: the worker's own
         assert re.search(r"in flight for \d+\.\d s: GET /debug/spin", log)
         assert "workers that had to be killed: 1" in log
 
