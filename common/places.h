@@ -11,11 +11,11 @@
 
 enum { PLACES_MAX = 10000, PLACES_OWNERS = 2048 };
 
+/* Of the places that it needs. */
 struct places_owner {
-    _Atomic uint32_t serial; /* one more for each process that joins as this one */
-    _Atomic int64_t
-        since_ns; /* when it first looked for a place that it needs, and found none; 0: it has what it needs */
-    _Atomic int64_t looked_ns; /* when it last did */
+    _Atomic uint32_t serial;   /* one more for each process that joins as this one */
+    _Atomic int64_t since_ns;  /* when it first looked for one and found none; 0: it has what it needs */
+    _Atomic int64_t looked_ns; /* when it last looked */
 };
 
 struct places {

@@ -102,7 +102,8 @@ def test_a_worker_that_does_not_end_is_killed_and_its_request_named(Server):
         report(f"end of a worker that spins, graceful_timeout 3 s and fast_timeout 2 s, {Server.__name__}, seconds", round(took, 2))
         assert 3 <= took < 20
         log = r.log()
-        assert "has not drained in time" in log or "signal 14 (ALRM)" in log  # a master that is kept waiting: the worker's own
+        by_itself = "the master was stopped for" in log and "signal 14 (ALRM)" in log  # too busy a machine: its own alarm came first
+        assert "has not drained in time" in log or by_itself
         assert re.search(r"in flight for \d+\.\d s: GET /debug/spin", log)
         assert "workers that had to be killed: 1" in log
 

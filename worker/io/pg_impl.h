@@ -99,7 +99,7 @@ void pg_conn_start(struct pg_conn *conn); /* in the background, if it is DOWN */
 suspends PGconn *pg_conn_open(struct pg *pg, int place, struct err *e);
 bool pg_idle(const struct pg_conn *conn);      /* READY, and nothing to do */
 void pg_conn_close_idle(struct pg_conn *conn); /* made again when a call needs it */
-bool pg_conn_leave(struct pg_conn *conn);      /* closes it if it is leaving and nothing is in flight any more */
+void pg_conn_leave(struct pg_conn *conn);      /* closes it if it is leaving and nothing is in flight any more */
 void pg_release(struct pg *pg);                /* drops a reference */
 
 /* pg_budget.c */

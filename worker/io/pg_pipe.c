@@ -538,10 +538,8 @@ void pg_conn_close_idle(struct pg_conn *conn)
     conn->c = NULL;
 }
 
-bool pg_conn_leave(struct pg_conn *conn)
+void pg_conn_leave(struct pg_conn *conn)
 {
-    if (conn->state != CONN_READY || !conn->leaving || !list_empty(&conn->flights) || conn->cancelling)
-        return false;
-    pg_conn_close_idle(conn);
-    return true;
+    if (conn->state == CONN_READY && conn->leaving && list_empty(&conn->flights) && !conn->cancelling)
+        pg_conn_close_idle(conn);
 }
