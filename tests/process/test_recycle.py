@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+from load import Load
 from ragdtest import Ragd, alive, wait_for
 from upgrades import Server, upgrade
 from watch import ready
@@ -63,6 +64,16 @@ def test_old_workers_are_replaced_one_after_the_other():
         first = r.workers()
         wait_for(lambda: recycled(r, "lifetime") and recycled(r, "lifetime", "ingest"), r.log)
         wait_for(lambda: not any(alive(p) for p in first), "the first workers to leave")
+
+
+def test_those_that_always_ask_are_replaced_by_age():
+    """By the order of a table, the first two would be replaced over and over, and the last never."""
+    config = {"server": {"workers": 3, "max_requests": 1, "watchdog_timeout": "1s", "graceful_timeout": "4s"}}
+    with Ragd(config, env={"RAGD_FAULT_BOOT": "delay:500"}) as r:
+        first = wait_for(lambda: len(ready(r)) == 3 and ready(r), "all workers")
+        with Load(r, rate=100):  # idle connections: a drain takes longer than the next request to be replaced
+            wait_for(lambda: recycled(r, "requests") >= 6, r.log)
+            assert not set(ready(r)) & set(first), r.log()
 
 
 def test_a_worker_that_grows_is_replaced():
