@@ -1,6 +1,7 @@
 """Stopping: what is in flight or waits in the queue is answered, nothing waits longer than it may."""
 
 import concurrent.futures
+import http.client
 import os
 import re
 import signal
@@ -192,6 +193,28 @@ def test_a_connection_made_just_before_the_stop_is_still_served():
             answer = s.makefile("rb").read()
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and b"connection: close\r\n" in answer.lower()
             assert r.wait_exit() == 0
+
+
+def test_an_answer_that_began_before_the_stop_keeps_its_word():
+    """Its head said that the connection stays, so another request may be on the way when it ends."""
+    text = b"A line of the log.\n" * (1 << 20)
+    with Ragd(args=["--role", "http"]) as r:
+        collection = r.post("/api/v1/collections", json={"name": "logs"}).json()["id"]
+        files = {"file": ("a.log", text, "text/plain")}
+        document = r.post(f"/api/v1/collections/{collection}/documents", files=files).json()["document"]["id"]
+        with r.connect() as s:
+            s.sendall(f"GET /api/v1/documents/{document}/content HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            first = http.client.HTTPResponse(s)
+            first.begin()
+            r.hang_up()
+            r.send(signal.SIGTERM)
+            wait_for(lambda: fetch(f"{r.url}/livez", 1) == "ConnectionRefusedError", "the drain")
+            assert first.read() == text
+            s.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            second = http.client.HTTPResponse(s)
+            second.begin()
+            assert second.status == 200 and second.getheader("Connection") == "close"
+        assert r.wait_exit() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])

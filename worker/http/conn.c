@@ -22,11 +22,23 @@ static struct http_conn *conn_of(struct net_conn *n)
 
 /* ---- states ---- */
 
+/* Idle, of a server that drains. What ends late in the drain gets no more of its time than there is. */
+static void await_last_request(struct http_conn *c)
+{
+    struct http_server *s = server();
+    int64_t window = s->lists[LIST_FRESH].limit_ns, at = loop_now() + window;
+    int64_t last = s->drain_ns + s->cfg->server_graceful_timeout * MS - window;
+    c->list = LIST_FRESH;
+    timeout_set_at(&s->timeouts, &c->net.timeout, LIST_FRESH, at < last ? at : last);
+}
+
 /* The same list, counted anew. */
 static void restart_list(struct http_conn *c, enum conn_list list)
 {
-    if (list == LIST_IDLE && server()->draining)
-        list = LIST_FRESH;
+    if (list == LIST_IDLE && server()->draining) {
+        await_last_request(c);
+        return;
+    }
     c->list = (uint8_t)list;
     timeout_set(&server()->timeouts, &c->net.timeout, list);
 }
@@ -172,7 +184,7 @@ static void turn_away(struct exchange *x)
 static void end_exchange(struct exchange *x)
 {
     struct http_conn *c = x->conn;
-    bool keep_alive = x->keep_alive && !server()->draining && x->reply.phase == REPLY_SENT;
+    bool keep_alive = x->keep_alive && x->reply.phase == REPLY_SENT; /* as its head said, also if a drain began since */
     c->linger = !x->body.done;
     if (running == c && !keep_alive)
         net_uncork(&c->net);
@@ -382,7 +394,7 @@ static void on_drained(struct net_conn *n)
             restart_list(c, c->x->waiter[WAIT_INPUT] ? LIST_BODY : LIST_BUSY);
         wake(c->x, WAIT_OUTPUT);
     } else if (c->state == CONN_FLUSH) {
-        after_exchange(c, !c->close && !server()->draining);
+        after_exchange(c, !c->close);
     }
 }
 
@@ -433,22 +445,23 @@ void conn_expired(void *arg, struct timeout *t, int list)
 }
 
 /* A client that sends its next request while we close loses it, and a proxy cannot send it elsewhere if it was a POST.
- * So nothing is closed that may be in use: who sends a request meanwhile is answered with `Connection: close`, and of
- * those that are silent, each has its own point of the window, lest all of them come back at once. */
+ * So nothing is closed that may be in use: in the first half of the window nothing at all, and who sends a request
+ * meanwhile is answered with `Connection: close`. Of those that are silent still, each has its own point of the second
+ * half, lest all of them come back at once. */
 static void leave_soon(struct http_conn *c)
 {
     struct http_server *s = server();
     double share = ((double)s->leaving++ + (double)random() / RAND_MAX) / (double)s->spread; /* 0 to 1 */
     c->list = LIST_LEAVING;
     timeout_set_at(&s->timeouts, &c->net.timeout, LIST_LEAVING,
-                   s->drain_ns + (int64_t)(share * (double)s->lists[LIST_FRESH].limit_ns));
+                   s->drain_ns + (int64_t)((1 + share) / 2 * (double)s->lists[LIST_FRESH].limit_ns));
 }
 
 void conn_drain(struct http_conn *c)
 {
     if (c->state == CONN_IDLE && !net_peek(&c->net)) {
         if (c->fresh) /* closing now would lose a request that was sent right after the connection was made */
-            set_list(c, LIST_FRESH);
+            await_last_request(c);
         else if (c->list != LIST_LEAVING)
             leave_soon(c);
     } else if (c->x) {

@@ -31,7 +31,7 @@ enum conn_list {
     LIST_HALF_CLOSED, /* the client has finished sending and waits, or is gone → canceled */
     LIST_LINGER,      /* → closed */
     LIST_BUSY,        /* no limit: the request has its own deadline */
-    LIST_FRESH,       /* a drain found it accepted and silent: its request may be on the way; then closed */
+    LIST_FRESH,       /* in a drain, accepted or just answered: a request may be on the way; then closed */
     LIST_LEAVING,     /* a drain found it between requests: closed at its point of time, not with all others at once */
     LIST_AGAIN,       /* no limit: has input and gets its turn in the next round */
     LISTS
