@@ -17,6 +17,10 @@
 
 enum { HOPELESS = 3, DELAY_FIRST_MS = 100, DELAY_MAX_MS = 30000 };
 
+static const int signal_of[] = {
+    [ASK_NOTHING] = 0, [ASK_TERM] = SIGTERM, [ASK_ABRT] = SIGABRT, [ASK_QUIT] = SIGQUIT, [ASK_KILL] = SIGKILL,
+};
+
 static void fork_worker(struct master *m, struct worker *w, int64_t now);
 static void tune(struct worker *w);
 static void bury(struct master *m, struct worker *w, int status);
@@ -77,10 +81,9 @@ void crew_release(struct master *m, struct worker *w)
 
 void crew_ask(struct worker *w, enum ask what, int64_t within_ms)
 {
-    static const int number[] = {0, SIGTERM, SIGABRT, SIGQUIT, SIGKILL};
     w->asked = what;
     w->deadline = within_ms < 0 ? 0 : clock_ns() + within_ms * MS;
-    if (kill(w->pid, number[what]) != 0) /* it is ours and not reaped: nothing else can be meant */
+    if (kill(w->pid, signal_of[what]) != 0) /* it is ours and not reaped: nothing else can be meant */
         log_error("cannot signal worker %d: %s", (int)w->pid, strerror(errno));
 }
 
@@ -378,7 +381,8 @@ static bool out_of_memory(struct master *m, const struct worker *w, int requests
 static void mourn(struct master *m, struct worker *w, int64_t now)
 {
     struct slot *s = crew_slot(m, w);
-    char how[64], next[64] = "not replaced";
+    char how[64], next[64];
+    snprintf(next, sizeof next, w->asked != ASK_NOTHING && w->cause == DEATH_COUNT ? "it was leaving" : "not replaced");
     int requests = watch_flights(s, now, false);
     if (w->cause == DEATH_COUNT && out_of_memory(m, w, requests))
         w->cause = DEATH_oom;
@@ -403,6 +407,19 @@ static void mourn(struct master *m, struct worker *w, int64_t now)
     hooks_fire(m, HOOK_worker_died, w, w->cause == DEATH_oom ? "killed by the kernel for want of memory" : how);
 }
 
+/* One that crashes while it drains did not end as it was told, and takes its requests with it like any other. Its own
+ * alarm is as good as our KILL, once we have told what it was busy with. One that was never READY has no requests. */
+static bool ended_as_asked(const struct worker *w, int status)
+{
+    if (w->asked == ASK_NOTHING || w->cause != DEATH_COUNT)
+        return false;
+    if (!w->was_ready)
+        return true;
+    if (!WIFSIGNALED(status))
+        return WEXITSTATUS(status) == 0;
+    return WTERMSIG(status) == signal_of[w->asked] || (WTERMSIG(status) == SIGALRM && w->asked > ASK_TERM);
+}
+
 static void bury(struct master *m, struct worker *w, int status)
 {
     struct slot *s = crew_slot(m, w);
@@ -411,7 +428,7 @@ static void bury(struct master *m, struct worker *w, int status)
     if (atomic_load(&s->ready_ns)) /* it may have come and gone between two ticks */
         crew_was_ready(m, w);
     bool left = m->phase == MASTER_STOPPING && m->stop.step != STOP_DELAY && status == 0; /* TERM went to all of them */
-    bool asked = (w->asked != ASK_NOTHING && w->cause == DEATH_COUNT) || left;
+    bool asked = ended_as_asked(w, status) || left;
     w->status = status;
     if (left)
         crew_release(m, w);
@@ -423,7 +440,7 @@ static void bury(struct master *m, struct worker *w, int status)
     }
     bool forced =
         WIFSIGNALED(status) && (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGALRM); /* by its own alarm */
-    m->killed += m->phase == MASTER_STOPPING && asked && forced && w->was_ready;
+    m->killed += m->phase == MASTER_STOPPING && w->asked != ASK_NOTHING && forced && w->was_ready;
     w->pid = 0;
     w->deadline = 0;
     close(w->channel);

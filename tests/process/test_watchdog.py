@@ -130,3 +130,21 @@ def test_a_master_that_was_stopped_in_the_middle_of_its_work_notices_it():
             os.kill(pid, signal.SIGCONT)
         wait_for(lambda: r.get("/livez").status_code == 200, "an answer")
         assert ready(r) == before and "hangs" not in r.log()
+
+
+def test_a_worker_that_spins_ends_itself_while_the_master_stands_still():
+    """By its own alarm, a second after graceful_timeout. The master, once it goes on, names it and ends as if it had done it."""
+    with Ragd({"server": {"graceful_timeout": "1s"}}) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        (spinning,), (other,) = ready(r), ready(r, "ingest")
+        spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
+        wait_for(lambda: in_flight(r) == 1, "the loop to spin")
+        r.send(signal.SIGTERM)
+        wait_for(lambda: not alive(other), "the workers to be told")
+        os.kill(r.pid, signal.SIGSTOP)
+        wait_for(lambda: not alive(spinning), "the alarm")
+        os.kill(r.pid, signal.SIGCONT)
+        assert r.wait_exit() == 0
+        assert spin.result() != 200
+        log = r.log()
+        assert "the master was stopped for" in log and "signal 14 (ALRM)" in log, log
+        assert re.search(r"in flight for \d+\.\d s: GET /debug/spin", log), log

@@ -42,6 +42,25 @@ def test_requests_that_died_with_a_worker_are_named():
         assert re.search(r"in flight for \d+\.\d s: GET /debug/sleep", r.wait_log("in flight for"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_worker_that_crashes_while_it_drains_is_told_like_any_other(number):
+    """It was asked to end, but not like this."""
+    with Ragd() as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=30000")
+        wait_for(lambda: in_flight(r) == 1, "the request in flight")
+        victim = ready(r)[0]
+        assert "reloaded in" in hup(r)
+        wait_for(lambda: len(r.workers()) == 3, "the others to leave")
+        workers = set(r.workers()) - {victim}
+        os.kill(victim, number)
+        assert slow.result() != 200
+        line = r.wait_log(f"pid {victim}) died")
+        assert f"signal {number}" in line and "1 requests in flight; it was leaving" in line
+        assert re.search(r"in flight for \d+\.\d s: GET /debug/sleep", r.wait_log("in flight for"))
+        assert 'ragd_worker_deaths_total{role="http",reason="signal"} 1' in r.get("/metrics").text
+        wait_for(lambda: set(r.workers()) == workers, "nobody in its place")
+
+
 def test_a_healthy_worker_is_replaced_at_once():
     with Ragd({"server": {"min_uptime": "1ms"}}) as r:
         slowest = 0.0
