@@ -68,7 +68,7 @@ def test_one_of_them_is_down(name, degraded, services, world):
         said = response.json()
         assert response.status_code == 200 and said["status"] == "degraded" and "reason" not in said
         assert {which: check["ok"] for which, check in said["checks"].items()} == {
-            "db": True, "vectors": name != "vectors", "cache": name != "cache", "embedder": name != "embedder",
+            "db": True, "vectors": name != "vectors", "cache": name != "cache", "embedder": name != "embedder", "disk": True,
         }  # fmt: skip
         assert said["checks"][name]["reason"]
         response = api.get("/readyz")  # a probe neither waits for them nor takes the worker out of service

@@ -23,7 +23,26 @@ def test_readiness(api):
     assert api.get("/readyz").json() == {"status": "ready"}
     verbose = api.get("/readyz?verbose").json()
     assert verbose["checks"]["db"]["ok"] is True
+    assert verbose["status"] == "ready" and verbose["checks"]["disk"]["ok"] is True
     api.problem(api.get("/readyz?verbos"), 422, "validation", says="verbos")
+
+
+def test_readiness_tells_that_disks_are_nearly_full():
+    """It is degraded, not out of service: what is there can be read and searched."""
+    with Ragd({"limits": {"free_disk": "1125899906842624"}}) as r:
+        response = r.get("/readyz?verbose")
+        disk = response.json()["checks"]["disk"]
+        assert response.status_code == 200 and response.json()["status"] == "degraded" and not disk["ok"]
+        assert re.fullmatch(rf"\d+ MB are free for the database in {r.dir}/ragd.db, less than limits.free_disk", disk["reason"])
+        assert r.get("/readyz").json() == {"status": "ready"}
+        r.write_config({"limits": {"free_disk": 0}})
+        assert r.cli("reload").returncode == 0
+        assert "disk" not in r.get("/readyz?verbose").json()["checks"]
+
+
+def test_readiness_looks_where_files_will_be_made():
+    with Ragd(env={"TMPDIR": "/nowhere/at/all"}) as r:
+        assert r.get("/readyz?verbose").json()["checks"]["disk"]["ok"] is True
 
 
 def test_request_ids_are_echoed_or_made(api):

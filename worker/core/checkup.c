@@ -4,6 +4,12 @@
 #include "worker/embed/embed.h"
 #include "worker/llm/llm.h"
 #include "worker/vector/vector.h"
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
 
 static suspends int ask_vectors(const struct backends *b, struct err *e)
 {
@@ -23,6 +29,62 @@ static suspends int ask_embedder(const struct backends *b, struct err *e)
 static suspends int ask_llm(const struct backends *b, struct err *e)
 {
     return b->llm->ops->state(b->llm, e);
+}
+
+struct room {
+    char path[4096];
+    int64_t free; /* bytes */
+    int error;    /* errno */
+};
+
+/* Where nothing has been written yet, it looks at the directory in which it would be made. */
+static void look(void *arg)
+{
+    struct room *r = arg;
+    struct statvfs fs;
+    char *at = r->path;
+    while (statvfs(at, &fs) != 0) {
+        r->error = errno;
+        if (errno != ENOENT || strcmp(at, ".") == 0)
+            return;
+        at = dirname(at);
+    }
+    r->error = 0;
+    r->free = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
+}
+
+static suspends int room_for(const char *what, const char *path, int64_t least, struct err *e)
+{
+    struct room r = {.free = 0};
+    if ((size_t)snprintf(r.path, sizeof r.path, "%s", path) >= sizeof r.path)
+        return err_set(e, ERR_INTERNAL, "the path of %s is too long", what);
+    fiber_blocking(look, &r); /* a network's file system may take its time */
+    errno = r.error;
+    if (r.error)
+        return err_errno(e, "cannot look at the file system of %s, %s", what, path);
+    if (r.free < least)
+        return err_set(e, ERR_STORAGE_FULL, "%lld MB are free for %s in %s, less than limits.free_disk",
+                       (long long)(r.free >> 20), what, path);
+    return 0;
+}
+
+static suspends int ask_disk(const struct backends *b, struct err *e)
+{
+    const char *temporary = getenv("TMPDIR");
+    int64_t least = b->cfg->limits_free_disk;
+    struct str db = str_of(b->cfg->database_url);
+    if (str_eqz(str_cut(&db, ':'), "sqlite") && room_for("the database", db.p, least, e))
+        return -1;
+    if (room_for("temporary files", temporary && *temporary ? temporary : "/tmp", least, e))
+        return -1;
+    if (!b->vectors || strcmp(b->vectors->ops->name, "embedded") != 0)
+        return 0;
+    char *dir = vectors_embedded_dir(b->cfg);
+    if (!dir)
+        abort();
+    int rc = room_for("the vector index", dir, least, e);
+    free(dir);
+    return rc;
 }
 
 struct asking {
@@ -52,12 +114,14 @@ suspends void checkup(const struct backends *b, struct checkup out[CHECKUPS])
         [CHECKUP_CACHE] = {.name = "cache", .asked = b->cache},
         [CHECKUP_EMBEDDER] = {.name = "embedder", .asked = b->embedder},
         [CHECKUP_LLM] = {.name = "llm", .asked = b->llm},
+        [CHECKUP_DISK] = {.name = "disk", .asked = b->cfg->limits_free_disk > 0},
     };
     const struct asking asking[CHECKUPS] = {
         [CHECKUP_VECTORS] = {b, ask_vectors, &out[CHECKUP_VECTORS]},
         [CHECKUP_CACHE] = {b, ask_cache, &out[CHECKUP_CACHE]},
         [CHECKUP_EMBEDDER] = {b, ask_embedder, &out[CHECKUP_EMBEDDER]},
         [CHECKUP_LLM] = {b, ask_llm, &out[CHECKUP_LLM]},
+        [CHECKUP_DISK] = {b, ask_disk, &out[CHECKUP_DISK]},
     };
     struct fiber_task tasks[CHECKUPS];
     size_t n = 0;

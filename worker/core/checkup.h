@@ -1,10 +1,10 @@
-/* How the backends are that answers can do without: for /readyz?verbose. All are asked at once, and none for longer than
- * CHECKUP_MS. */
+/* How the backends are that answers can do without, and whether there is room for what is to be written on this machine:
+ * for /readyz?verbose. All are asked at once, and no backend for longer than CHECKUP_MS. */
 #pragma once
 #include "worker/core/backends.h"
 
 enum { CHECKUP_MS = 2000 };
-enum checkup_of { CHECKUP_VECTORS, CHECKUP_CACHE, CHECKUP_EMBEDDER, CHECKUP_LLM, CHECKUPS };
+enum checkup_of { CHECKUP_VECTORS, CHECKUP_CACHE, CHECKUP_EMBEDDER, CHECKUP_LLM, CHECKUP_DISK, CHECKUPS };
 
 struct checkup {
     const char *name;

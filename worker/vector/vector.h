@@ -97,6 +97,8 @@ void vectors_close(struct vectors *v); /* NULL accepted */
 /* What vectors_open() would say about vectors.url. */
 must_use int vectors_check(const struct config *cfg, struct err *e);
 must_use int vectors_embedded_open(const struct config *cfg, struct vectors **out, struct err *e);
+/* Where they are: vectors.path, or `vectors` beside the SQLite database. The caller frees it; NULL: no memory. */
+char *vectors_embedded_dir(const struct config *cfg);
 must_use int vectors_qdrant_open(const struct config *cfg, struct httpc *http, struct vectors **out, struct err *e);
 struct vectors *vectors_memory_open(void); /* the test double */
 /* The order of hits, for qsort(): best first, equal scores by number. */

@@ -41,11 +41,12 @@ static const struct vector_ops embedded_ops = {
     .free = embedded_free,
 };
 
-/* `vectors` beside the SQLite database. */
-static char *default_dir(const struct config *cfg)
+char *vectors_embedded_dir(const struct config *cfg)
 {
     char *dir;
     struct str path = str_of(cfg->database_url);
+    if (*cfg->vectors_path)
+        return strdup(cfg->vectors_path);
     if (!str_eqz(str_cut(&path, ':'), "sqlite"))
         path = STR("data/ragd.db");
     while (path.n > 0 && path.p[path.n - 1] != '/')
@@ -59,7 +60,7 @@ int vectors_embedded_open(const struct config *cfg, struct vectors **out, struct
     if (!m)
         return err_set(e, ERR_INTERNAL, "No memory for the vector index");
     *m = (struct embedded){.base.ops = &embedded_ops, .max_bytes = cfg->vectors_max_bytes};
-    m->dir = *cfg->vectors_path ? strdup(cfg->vectors_path) : default_dir(cfg);
+    m->dir = vectors_embedded_dir(cfg);
     if (!m->dir)
         abort();
     list_init(&m->spaces);
