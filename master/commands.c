@@ -183,7 +183,9 @@ static void fibers_outcome(struct caller *c, bool end)
 static void run_reload(struct caller *c, const json_t *args)
 {
     (void)args;
-    reload_start(c->m);
+    c->generation = 0;
+    c->reload = reload_start(c->m);
+    reload_outcome(c, false); /* more than one may end before the next tick */
 }
 
 static void refuse_change(struct caller *c, const char *what, const char *why)
@@ -192,17 +194,22 @@ static void refuse_change(struct caller *c, const char *what, const char *why)
     command_refuse(c, "%s failed%s: %s", what, stopping ? "" : ", everything stays as it was", why);
 }
 
+/* What a reload has pushed holds when this is answered. */
 static void reload_outcome(struct caller *c, bool end)
 {
     const struct master *m = c->m;
-    bool failed = m->reload.failed[0];
-    if (!end &&
-        (m->phase == MASTER_RELOADING || (!failed && !orders_done(m)))) /* what is pushed holds when this returns */
-        return;
-    if (failed)
-        refuse_change(c, "reload", m->reload.failed);
-    else
-        command_answer(c, json_pack("{s:b,s:i}", "ok", 1, "generation", (int)m->gen->number));
+    if (!c->generation && c->reload <= m->reload.ended) {
+        const struct reload_end *outcome = reload_end_of(m, c->reload);
+        if (outcome->failed[0]) {
+            refuse_change(c, "reload", outcome->failed);
+            return;
+        }
+        c->generation = outcome->generation;
+    }
+    if (c->generation && (end || orders_done(m)))
+        command_answer(c, json_pack("{s:b,s:i}", "ok", 1, "generation", (int)c->generation));
+    else if (end)
+        refuse_change(c, "reload", "stopped: the server was stopped meanwhile");
 }
 
 static void run_reopen(struct caller *c, const json_t *args)

@@ -13,6 +13,7 @@ struct caller {
     struct master *m;
     const struct command *waits; /* its outcome is not known yet; NULL: free for the next command */
     struct buf reply;            /* what is still to be sent */
+    uint32_t reload, generation; /* reload: the number of the one asked for, and, once it went well, its generation */
 };
 
 void command_run(struct caller *c, const char *line, size_t n); /* answers, or sets `waits` */

@@ -67,18 +67,23 @@ enum reload_step {
     RELOAD_CANARY, /* one worker of the next generation boots; the others do not know of it */
     RELOAD_ROLL,   /* it was READY: for each new one that is, an old one leaves */
 };
+struct reload_end {
+    uint32_t generation; /* that is current since */
+    char failed[640];    /* "" = it went well, else "stage: reason" */
+};
 struct reload {
     enum reload_step step;
     struct generation *next;
     struct worker *canary;
     struct pidfile pidfile; /* of the next generation, where it names another one */
     int64_t start_ns, progress_ns;
-    int ready;              /* new workers READY when progress was last seen */
-    int before[ROLE_COUNT]; /* old workers when the reload began */
-    bool paused;            /* new workers die, which was said */
-    bool again;             /* HUP came meanwhile */
-    char failed[640];       /* outcome of the last reload: "" = it went well, else "stage: reason" */
-    struct verdict last;    /* the same for others to read */
+    int ready;                /* new workers READY when progress was last seen */
+    int before[ROLE_COUNT];   /* old workers when the reload began */
+    bool paused;              /* new workers die, which was said */
+    bool again;               /* HUP came meanwhile */
+    uint32_t begun, ended;    /* reloads so far */
+    struct reload_end end[2]; /* of the last two, by number & 1: both may end in one tick */
+    struct verdict last;      /* the last one for others to read */
 };
 
 enum stop_step {
@@ -170,6 +175,8 @@ int master_ready(const struct master *m, enum role role); /* workers READY, of a
 bool master_degraded(const struct master *m);             /* nobody can answer a request */
 
 /* reload.c: HUP. Nothing old is touched before a worker of the new generation is READY. */
-void reload_start(struct master *m);
+/* Begins one, or has one follow what is under way. Returns its number: reload.ended tells when its end is known. */
+uint32_t reload_start(struct master *m);
+const struct reload_end *reload_end_of(const struct master *m, uint32_t number); /* the last two only */
 void reload_tick(struct master *m, int64_t now);
 void reload_abandon(struct master *m); /* a stop came: forget the new generation */

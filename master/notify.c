@@ -112,8 +112,9 @@ static void describe(const struct master *m, char *out, size_t cap)
                  target[ROLE_HTTP], master_ready(m, ROLE_INGEST), target[ROLE_INGEST]);
     else if (m->upgrade.failed[0])
         snprintf(out, cap, "%supgrade failed: %.200s", m->degraded ? "degraded; " : "", m->upgrade.failed);
-    else if (m->reload.failed[0])
-        snprintf(out, cap, "%sreload failed: %.200s", m->degraded ? "degraded; " : "", m->reload.failed);
+    else if (reload_end_of(m, m->reload.ended)->failed[0])
+        snprintf(out, cap, "%sreload failed: %.200s", m->degraded ? "degraded; " : "",
+                 reload_end_of(m, m->reload.ended)->failed);
     else
         snprintf(out, cap, "%s%d http and %d ingest workers", m->degraded ? "degraded; " : "", target[ROLE_HTTP],
                  target[ROLE_INGEST]);

@@ -266,9 +266,10 @@ void reexec_tick(struct master *m)
     if (!u->resuming || m->phase == MASTER_RELOADING)
         return;
     u->resuming = false;
-    if (m->reload.failed[0]) {
-        upgrade_ended(m, "reload", m->reload.failed);
-        log_error("the new binary runs, but its workers do not; those of the old one go on: %s", m->reload.failed);
+    const char *failed = reload_end_of(m, m->reload.ended)->failed;
+    if (failed[0]) {
+        upgrade_ended(m, "reload", failed);
+        log_error("the new binary runs, but its workers do not; those of the old one go on: %s", failed);
     } else {
         upgrade_ended(m, NULL, NULL);
         log_info("upgraded in %lld ms, in this process", (long long)((clock_ns() - u->start_ns) / MS));

@@ -20,23 +20,43 @@ static void commit(struct master *m, int64_t now);
 static bool only_pushed(const struct config *old, const struct config *new);
 static void push(struct master *m);
 
-void reload_start(struct master *m)
+const struct reload_end *reload_end_of(const struct master *m, uint32_t number)
+{
+    return &m->reload.end[number & 1];
+}
+
+/* `stage` NULL: it went well. */
+static void conclude(struct master *m, const char *stage, const char *reason)
+{
+    struct reload *r = &m->reload;
+    struct reload_end *end = &r->end[r->begun & 1];
+    r->ended = r->begun;
+    end->generation = m->gen->number;
+    end->failed[0] = 0;
+    if (stage)
+        snprintf(end->failed, sizeof end->failed, "%s: %s", stage, reason);
+    str_utf8_fix(end->failed); /* it may quote what somebody wrote, and be cut within a character */
+    verdict_set(&r->last, r->start_ns, stage, reason);
+}
+
+uint32_t reload_start(struct master *m)
 {
     struct reload *r = &m->reload;
     struct err e = {.code = ERR_NONE};
     const char *stage;
     if (m->phase == MASTER_STOPPING)
-        return;
+        return r->begun;
     if (m->phase == MASTER_RELOADING) {
         r->again = true;
         log_info("a reload is under way: another one follows it");
-        return;
+        return r->begun + 1;
     }
     if (m->phase == MASTER_UPGRADING) {
         r->again = true;
         upgrade_hup(m);
-        return;
+        return r->begun + 1;
     }
+    uint32_t number = ++r->begun;
     master_unpark(m); /* with the configuration they had; should the new one be bad, they serve all the same */
     r->again = r->paused = false;
     r->start_ns = clock_ns();
@@ -44,11 +64,11 @@ void reload_start(struct master *m)
     notify_reloading(m);
     if (prepare(m, &r->next, &e, &stage) != 0) {
         fail(m, stage, e.msg);
-        return;
+        return number;
     }
     if (only_pushed(m->gen->cfg, r->next->cfg)) {
         push(m);
-        return;
+        return number;
     }
     m->phase = MASTER_RELOADING;
     r->step = RELOAD_CANARY;
@@ -60,9 +80,10 @@ void reload_start(struct master *m)
     if (!r->canary) {
         give_up(m);
         fail(m, "canary", "no slot is free: too many workers are still leaving");
-        return;
+        return number;
     }
     r->canary->once = true;
+    return number;
 }
 
 /* What a reload cannot change is refused by name, so that nobody believes that it was changed. */
@@ -150,15 +171,13 @@ static void give_up(struct master *m)
 
 static void fail(struct master *m, const char *stage, const char *reason)
 {
-    struct reload *r = &m->reload;
-    snprintf(r->failed, sizeof r->failed, "%s: %s", stage, reason);
-    str_utf8_fix(r->failed); /* it may quote what somebody wrote, and be cut within a character */
-    verdict_set(&r->last, r->start_ns, stage, reason);
+    conclude(m, stage, reason);
+    const char *failed = reload_end_of(m, m->reload.ended)->failed;
     atomic_fetch_add(&m->sb->reloads_failed, 1);
-    log_error("reload failed, everything stays as it was: %s", r->failed);
-    hooks_fire(m, HOOK_reload_failed, NULL, r->failed);
+    log_error("reload failed, everything stays as it was: %s", failed);
+    hooks_fire(m, HOOK_reload_failed, NULL, failed);
     notify_ready(m);
-    if (r->again)
+    if (m->reload.again)
         reload_start(m);
 }
 
@@ -166,8 +185,7 @@ void reload_abandon(struct master *m)
 {
     m->reload.again = false;
     give_up(m);
-    snprintf(m->reload.failed, sizeof m->reload.failed, "stopped: the server was stopped meanwhile");
-    verdict_set(&m->reload.last, m->reload.start_ns, "stopped", "the server was stopped meanwhile");
+    conclude(m, "stopped", "the server was stopped meanwhile");
     log_warn("the reload is abandoned");
 }
 
@@ -335,8 +353,7 @@ static void commit(struct master *m, int64_t now)
     m->gen = r->next;
     r->next = NULL;
     r->canary = NULL;
-    r->failed[0] = 0;
-    verdict_set(&r->last, r->start_ns, NULL, NULL);
+    conclude(m, NULL, NULL);
     m->phase = MASTER_IDLE;
     atomic_store(&m->sb->generation, m->gen->number);
     atomic_fetch_add(&m->sb->reloads_ok, 1);

@@ -332,6 +332,35 @@ def test_stop_during_a_reload():
         assert "the reload is abandoned" in r.log()
 
 
+def test_each_of_two_reload_commands_gets_its_own_verdict():
+    """The second one waits for the first to end, and then fails at once."""
+    with Ragd({"server": {"workers": 1}}, env={"RAGD_FAULT_BOOT": "delay:500"}) as r, concurrent.futures.ThreadPoolExecutor(2) as pool:
+
+        def command():
+            return r.cli_bare("reload", "--set", f"server.control={r.control}")
+
+        first = pool.submit(command)
+        r.wait_log("reloading the configuration")
+        r.write_config({"server": {"graceful_timeout": "soon"}})
+        second = pool.submit(command)
+        r.wait_log("another one follows it")
+        assert (first.result().returncode, first.result().stdout) == (0, "reloaded: generation 2\n")
+        assert second.result().returncode == 1 and "graceful_timeout" in second.result().stderr
+        r.write_config({"server": {"graceful_timeout": "3s"}})  # pushed, without a worker's boot
+        assert command().stdout == "reloaded: generation 3\n"
+
+
+def test_a_stop_ends_also_the_reload_that_was_to_follow():
+    with Ragd(env={"RAGD_FAULT_BOOT": "delay:2000"}) as r, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(r.cli, "reload")
+        r.wait_log("reloading the configuration")
+        second = pool.submit(r.cli, "reload")
+        r.wait_log("another one follows it")
+        assert r.stop() == 0
+        for command in (first, second):
+            assert command.result().returncode == 1 and "stopped" in command.result().stderr
+
+
 def test_reload_command_returns_the_verdict():
     with Ragd() as r:
         good = r.cli("reload")
