@@ -64,7 +64,8 @@ void orders_config(struct master *m)
 bool orders_done(const struct master *m)
 {
     crew_for_each (w, &m->crew)
-        if (crew_ready(m, w) && !w->blind && (int32_t)(atomic_load(&m->sb->slot[w->slot].order) - m->order) < 0)
+        if (w->gen && crew_ready(m, w) && !w->blind &&
+            (int32_t)(atomic_load(&m->sb->slot[w->slot].order) - m->order) < 0)
             return false;
     return true;
 }

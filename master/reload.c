@@ -155,13 +155,14 @@ static int prepare(struct master *m, struct generation **out, struct err *e, con
     return -1;
 }
 
-/* Leaves the new generation: its workers go, its sockets close. The old one was never told about it. */
+/* Leaves the new generation: its sockets close, its workers go when the old ones that have left are back: crew_level().
+ * The old generation was never told about it. */
 static void give_up(struct master *m)
 {
     struct reload *r = &m->reload;
     crew_for_each (w, &m->crew)
         if (w->gen == r->next)
-            crew_drain(m, w);
+            crew_stand_in(m, w);
     pidfile_close(&r->pidfile);
     generation_free(r->next, m->gen);
     r->next = NULL;
@@ -271,7 +272,7 @@ static void roll_failed(struct master *m)
     snprintf(reason, sizeof reason,
              "no further worker has become ready within server.boot_timeout; %u attempts failed%s%s", n,
              n ? ", the last known: " : "", n ? how : "");
-    give_up(m); /* the old workers that have left come back: crew_level() */
+    give_up(m);
     fail(m, "exchange", reason);
 }
 

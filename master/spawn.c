@@ -71,6 +71,14 @@ struct worker *crew_add(struct master *m, const struct generation *g, enum role 
     return best;
 }
 
+void crew_stand_in(struct master *m, struct worker *w)
+{
+    if (crew_ready(m, w))
+        crew_release(m, w);
+    else
+        crew_drain(m, w);
+}
+
 void crew_release(struct master *m, struct worker *w)
 {
     w->gen = NULL;
@@ -89,7 +97,7 @@ void crew_ask(struct worker *w, enum ask what, int64_t within_ms)
 
 void crew_drain(struct master *m, struct worker *w)
 {
-    int64_t graceful = w->gen ? w->gen->cfg->server_graceful_timeout : 0;
+    int64_t graceful = (w->gen ? w->gen : m->gen)->cfg->server_graceful_timeout;
     crew_release(m, w);
     if (!w->pid || w->asked >= ASK_TERM)
         return;
@@ -145,19 +153,37 @@ static int staying(const struct master *m, enum role role)
     return n;
 }
 
-/* The first to leave: one without a process, else the youngest. */
-static struct worker *youngest(struct master *m, enum role role)
+/* The first to leave: one without a process, else one that does not serve, else the youngest. */
+static struct worker *least_missed(struct master *m, enum role role)
 {
     struct worker *best = NULL;
+    int best_rank = 0;
     crew_for_each (w, &m->crew) {
-        if (!stays(m, w, role))
-            continue;
-        if (!w->pid)
-            return w;
-        if (!best || w->fork_ns > best->fork_ns)
+        int rank = !stays(m, w, role) ? 0 : !w->pid ? 3 : !crew_ready(m, w) ? 2 : 1;
+        if (rank > best_rank || (rank == best_rank && rank && w->fork_ns > best->fork_ns)) {
             best = w;
+            best_rank = rank;
+        }
     }
     return best;
+}
+
+static bool stands_in(const struct master *m, const struct worker *w, enum role role)
+{
+    return !w->gen && w->role == role && crew_ready(m, w);
+}
+
+/* Sends those away that stand in for workers of the current generation, as far as these serve by now. */
+static void relieve(struct master *m, enum role role, int target)
+{
+    int ready = crew_count(m, m->gen, role, true);
+    crew_for_each (w, &m->crew)
+        ready += stands_in(m, w, role);
+    crew_for_each (w, &m->crew)
+        if (ready > target && stands_in(m, w, role)) {
+            crew_drain(m, w);
+            ready--;
+        }
 }
 
 void crew_level(struct master *m)
@@ -170,7 +196,8 @@ void crew_level(struct master *m)
             if (!crew_add(m, m->gen, role))
                 break; /* all slots hold processes that are leaving: one of them will end */
         for (; n > target; n--)
-            crew_drain(m, youngest(m, role));
+            crew_drain(m, least_missed(m, role));
+        relieve(m, role, target);
     }
 }
 

@@ -50,6 +50,8 @@ struct worker *crew_add(struct master *m, const struct generation *g, enum role 
 /* Asks it to finish what it is doing and to leave; harder ones follow at their deadlines. It is not replaced. */
 void crew_drain(struct master *m, struct worker *w);
 void crew_quit(struct master *m, struct worker *w);
+/* Of a generation that is given up: where it serves, it does so until enough of the current one do. */
+void crew_stand_in(struct master *m, struct worker *w);
 
 void crew_reap(struct master *m);              /* collects every child that ended, also those nobody knows */
 void crew_tick(struct master *m, int64_t now); /* deadlines, watchdog, forks that are due */

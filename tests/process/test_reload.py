@@ -292,6 +292,28 @@ def test_new_workers_that_die_after_ready_bring_the_old_ones_back():
         assert load.refused == 0, load
 
 
+def test_new_workers_stand_in_until_the_old_ones_are_back():
+    """An exchange fails half way. Who serves with the new configuration goes only when one with the old one serves."""
+    r = Ragd({"server": {"workers": 4, "boot_timeout": "3s"}})
+    fault = r.dir / "fault"
+    r.env["RAGD_FAULT_BOOT"] = f"@{fault}"
+    with r:
+        wait_for(lambda: len(ready(r)) == 4, "all workers")
+        fault.write_text("delay:500")
+        with Load(r) as load, Watch(r) as watch:
+            since = len(r.log())
+            r.send(signal.SIGHUP)
+            wait_for(lambda: [w for w in r.status()["workers"] if w["generation"] == 2 and w["state"] == "READY"], "one of the new")
+            fault.write_text("hang")
+            assert "exchange: no further worker" in r.wait_log("reload failed", since=since)
+            fault.write_text("delay:500")
+            wait_for(lambda: len(ready(r)) == 4 and len(r.workers()) == 5, lambda: f"all to be as it was:\n{r.log()}")
+            load.more(20)
+        assert load.errors == 0, load
+        assert watch.ready >= 4, vars(watch)
+        assert {w["generation"] for w in r.status()["workers"]} == {1}
+
+
 def test_only_two_old_generations_may_drain():
     with Ragd({"server": {"graceful_timeout": "1h"}}) as r, concurrent.futures.ThreadPoolExecutor(4) as pool:
         requests, holders = [], []

@@ -256,6 +256,23 @@ def test_a_parked_server_keeps_its_sockets_and_its_queue(number):
         assert r.proc.poll() is None
 
 
+def test_fewer_workers_are_those_that_serve():
+    """The one that hangs in its boot is the elder."""
+    r = Ragd({"server": {"boot_timeout": "1h"}})
+    fault = r.dir / "fault"
+    r.env = {"RAGD_FAULT_BOOT": f"@{fault}"}
+    with r:
+        fault.write_text("hang")
+        os.kill(ready(r)[0], signal.SIGKILL)
+        r.wait_log("RAGD_FAULT_BOOT=hang")
+        fault.unlink()
+        assert r.cli("scale", "2").returncode == 0
+        serving = wait_for(lambda: ready(r), "the younger one")
+        assert r.cli("scale", "1").returncode == 0
+        wait_for(lambda: len(r.workers()) == 2, "the elder to leave")
+        assert ready(r) == serving and r.get("/livez").status_code == 200
+
+
 def test_a_parked_server_stops():
     with Ragd() as r:
         r.send(signal.SIGWINCH)
