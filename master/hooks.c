@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -185,6 +186,30 @@ void hooks_shift(struct hooks *h, int64_t gap)
     for (int i = 0; i < HOOKS_MAX; i++)
         if (h->run[i].deadline)
             h->run[i].deadline += gap;
+}
+
+json_t *hooks_describe(const struct hooks *h)
+{
+    json_t *all = json_array();
+    for (int i = 0; i < HOOKS_MAX; i++)
+        if (h->run[i].pid)
+            json_array_append_new(all, json_pack("{s:i,s:s,s:I}", "pid", (int)h->run[i].pid, "event",
+                                                 events[h->run[i].event], "deadline", (json_int_t)h->run[i].deadline));
+    return all;
+}
+
+void hooks_adopt(struct hooks *h, const json_t *all)
+{
+    const json_t *o;
+    size_t i;
+    json_array_foreach (all, i, o) {
+        struct hook_run *run = free_place(h);
+        enum hook_event event = HOOK_ready;
+        while (event < HOOK_COUNT - 1 && strcmp(estate_text(o, "event"), events[event]) != 0)
+            event++;
+        if (run)
+            *run = (struct hook_run){(pid_t)estate_number(o, "pid"), event, estate_number(o, "deadline")};
+    }
 }
 
 void hooks_end(struct hooks *h)

@@ -9,6 +9,7 @@
  *   RAGD_WORKER_PID, RAGD_WORKER_SLOT, RAGD_ROLE, RAGD_REQUESTS   of the worker; the last is how many it was answering */
 #pragma once
 #include "config/config.h"
+#include <jansson.h>
 #include <sys/types.h>
 
 struct master;
@@ -46,3 +47,7 @@ bool hooks_reap(struct hooks *h, pid_t pid, int status); /* true: it was one of 
 void hooks_tick(struct hooks *h, int64_t now);
 void hooks_shift(struct hooks *h, int64_t gap);
 void hooks_end(struct hooks *h); /* those that still run are killed */
+
+/* Those that run, for another image of this process, whose children they are. Another release may name other events. */
+json_t *hooks_describe(const struct hooks *h);
+void hooks_adopt(struct hooks *h, const json_t *all);

@@ -73,6 +73,7 @@ void reexec_describe(const struct master *m, json_t *doc, struct estate_fds *fds
     json_object_set_new(doc, "order", json_integer(m->order));
     json_object_set_new(doc, "parked", json_boolean(m->parked));
     json_object_set_new(doc, "announced", json_boolean(m->announced));
+    json_object_set_new(doc, "hooks", hooks_describe(&m->hooks));
     json_object_set_new(doc, "again", json_boolean(m->reload.again));
 }
 
@@ -293,6 +294,7 @@ void reexec_adopt(struct master *m)
         adopt_worker(m, w, blind, clock_ns());
         n++;
     }
+    hooks_adopt(&m->hooks, json_object_get(doc, "hooks"));
     log_info("%zu workers go on as generation %u", n, m->gen->number);
     m->control = control_adopt(m, json_object_get(doc, "control"));
     atomic_store(&m->sb->upgrades_ok, (uint64_t)s->upgrades_ok);

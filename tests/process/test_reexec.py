@@ -117,6 +117,19 @@ def test_workers_of_the_new_image_that_do_not_boot_leave_the_old_ones():
         upgrade(r)
 
 
+def test_a_hook_that_still_runs_keeps_its_deadline():
+    r = Server1()
+    pids, script = r.dir / "pids", r.dir / "slow.sh"
+    script.write_text(f"#!/bin/sh\nsleep 600 & echo $$ >{pids}; wait\n")
+    script.chmod(0o755)
+    r.write_config({"hooks": {"ready": str(script), "timeout": "5s"}})
+    with r:
+        wait_for(lambda: pids.exists() and pids.read_text(), "the hook")
+        assert upgrade(r) == 1
+        assert f"hooks.ready (pid {pids.read_text().strip()})" in r.wait_log("has not ended within hooks.timeout")
+        assert "signal 9 (KILL)" in r.wait_log("hooks.ready (pid", since=r.log().index("has not ended within"))
+
+
 def test_as_pid_1_no_rollback_is_promised():
     with Server1({"server": {"rollback_window": "60s"}}) as r:
         done = r.cli("upgrade")
