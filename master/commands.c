@@ -208,7 +208,7 @@ static void reload_outcome(struct caller *c, bool end)
     }
     if (c->generation && (end || orders_done(m)))
         command_answer(c, json_pack("{s:b,s:i}", "ok", 1, "generation", (int)c->generation));
-    else if (end)
+    else if (!c->generation && (end || m->phase == MASTER_STOPPING))
         refuse_change(c, "reload", "stopped: the server was stopped meanwhile");
 }
 

@@ -235,13 +235,12 @@ void control_tick(struct control *c)
         c->retry_at = 0;
         event_add(&c->accept, NULL);
     }
-    list_for_each_safe (it, &c->all) {
-        struct client *cl = list_entry(it, struct client, link);
-        if (!cl->caller.waits)
-            continue;
-        command_tick(&cl->caller);
-        serve(cl);
-    }
+    list_for_each_safe (it, &c->all) /* all of them, before one of them gets on with its next command */
+        if (list_entry(it, struct client, link)->caller.waits)
+            command_tick(&list_entry(it, struct client, link)->caller);
+    list_for_each_safe (it, &c->all)
+        if (list_entry(it, struct client, link)->caller.reply.n)
+            serve(list_entry(it, struct client, link));
 }
 
 bool control_waits(const struct control *c)

@@ -3,11 +3,13 @@
 #include "common/log.h"
 #include "master/master.h"
 
-/* During a reload both generations serve. */
+/* During a reload both generations serve, and after one that failed those that stand in. */
 int master_ready(const struct master *m, enum role role)
 {
-    int n = crew_count(m, m->gen, role, true);
-    return m->phase == MASTER_RELOADING ? n + crew_count(m, m->reload.next, role, true) : n;
+    int n = 0;
+    crew_for_each (w, &m->crew)
+        n += w->role == role && crew_ready(m, w);
+    return n;
 }
 
 bool master_degraded(const struct master *m)

@@ -176,8 +176,9 @@ void hooks_tick(struct hooks *h, int64_t now)
         if (!run->pid || !run->deadline || now < run->deadline)
             continue;
         log_warn("hooks.%s (pid %d) has not ended within hooks.timeout: killing it", events[run->event], (int)run->pid);
-        kill(-run->pid, SIGKILL);
         run->deadline = 0;
+        if (kill(-run->pid, SIGKILL) != 0 && errno == ESRCH) /* an image between two of ours has reaped it */
+            run->pid = 0;
     }
 }
 

@@ -53,19 +53,19 @@ void orders_config(struct master *m)
     struct buf lines = {0};
     config_push_lines(m->gen->cfg, &lines);
     m->order++;
-    crew_for_each (w, &m->crew)
-        if (w->gen == m->gen) {
+    crew_for_each (w, &m->crew) {
+        if (w->gen == m->gen || !w->gen) /* also those that only leave, or stand in: the old files are closed */
             tell_logs(m, w);
+        if (w->gen == m->gen)
             tell(m, w, CHANNEL_CONFIG, buf_view(&lines), -1);
-        }
+    }
     buf_fini(&lines);
 }
 
 bool orders_done(const struct master *m)
 {
     crew_for_each (w, &m->crew)
-        if (w->gen && crew_ready(m, w) && !w->blind &&
-            (int32_t)(atomic_load(&m->sb->slot[w->slot].order) - m->order) < 0)
+        if (crew_ready(m, w) && !w->blind && (int32_t)(atomic_load(&m->sb->slot[w->slot].order) - m->order) < 0)
             return false;
     return true;
 }

@@ -256,7 +256,7 @@ static void resume(struct master *m, const char *failed)
         if (u->again)
             reload_start(m);
     } else {
-        u->resuming = true;
+        u->resuming = m->reload.begun + 1;
         reload_start(m);
     }
 }
@@ -264,10 +264,10 @@ static void resume(struct master *m, const char *failed)
 void reexec_tick(struct master *m)
 {
     struct upgrade *u = &m->upgrade;
-    if (!u->resuming || m->phase == MASTER_RELOADING)
+    if (!u->resuming || m->reload.ended < u->resuming)
         return;
-    u->resuming = false;
-    const char *failed = reload_end_of(m, m->reload.ended)->failed;
+    const char *failed = reload_end_of(m, u->resuming)->failed;
+    u->resuming = 0;
     if (failed[0]) {
         upgrade_ended(m, "reload", failed);
         log_error("the new binary runs, but its workers do not; those of the old one go on: %s", failed);

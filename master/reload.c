@@ -155,14 +155,30 @@ static int prepare(struct master *m, struct generation **out, struct err *e, con
     return -1;
 }
 
-/* Leaves the new generation: its sockets close, its workers go when the old ones that have left are back: crew_level().
- * The old generation was never told about it. */
+/* Workers of the new generation hold its sockets: an address that the old one does not have must be free again. */
+static bool has_new_sockets(const struct master *m)
+{
+    const struct listen_set *next = &m->reload.next->listen;
+    for (int i = 0; i < next->n; i++)
+        if (!listen_find(&m->gen->listen, next->v[i].key))
+            return true;
+    return false;
+}
+
+/* Leaves the new generation: its sockets close, its workers go, if they may at once, else when the old ones that have
+ * left are back: crew_level(). The old generation was never told about it. */
 static void give_up(struct master *m)
 {
     struct reload *r = &m->reload;
-    crew_for_each (w, &m->crew)
-        if (w->gen == r->next)
+    bool at_once = has_new_sockets(m);
+    crew_for_each (w, &m->crew) {
+        if (w->gen != r->next)
+            continue;
+        if (at_once)
+            crew_drain(m, w);
+        else
             crew_stand_in(m, w);
+    }
     pidfile_close(&r->pidfile);
     generation_free(r->next, m->gen);
     r->next = NULL;

@@ -435,7 +435,8 @@ static void mourn(struct master *m, struct worker *w, int64_t now)
 }
 
 /* One that crashes while it drains did not end as it was told, and takes its requests with it like any other. Its own
- * alarm is as good as our KILL, once we have told what it was busy with. One that was never READY has no requests. */
+ * alarm is as good as our KILL, once we have told what it was busy with; so is a second Ctrl-C, which finds it without
+ * handlers at its very end. One that was never READY has no requests. */
 static bool ended_as_asked(const struct worker *w, int status)
 {
     if (w->asked == ASK_NOTHING || w->cause != DEATH_COUNT)
@@ -444,7 +445,13 @@ static bool ended_as_asked(const struct worker *w, int status)
         return true;
     if (!WIFSIGNALED(status))
         return WEXITSTATUS(status) == 0;
-    return WTERMSIG(status) == signal_of[w->asked] || (WTERMSIG(status) == SIGALRM && w->asked > ASK_TERM);
+    switch (WTERMSIG(status)) {
+    case SIGTERM:
+    case SIGINT:
+    case SIGQUIT: return true;
+    case SIGALRM: return w->asked > ASK_TERM;
+    default: return WTERMSIG(status) == signal_of[w->asked];
+    }
 }
 
 static void bury(struct master *m, struct worker *w, int status)

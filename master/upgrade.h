@@ -33,9 +33,9 @@ enum upgrade_step {
 
 struct upgrade {
     enum upgrade_step step;
-    bool resuming;     /* a new image reloads after exec */
     bool again;        /* HUP came before */
     bool wanted;       /* USR2 came while something else was under way */
+    uint32_t resuming; /* a new image reloads after exec: the number of that reload; 0: it does not */
     char refused[320]; /* outcome of the last rollback that was asked for: why nothing changed */
     struct candidate child;
     struct handshake hand;

@@ -294,24 +294,71 @@ def test_new_workers_that_die_after_ready_bring_the_old_ones_back():
 
 def test_new_workers_stand_in_until_the_old_ones_are_back():
     """An exchange fails half way. Who serves with the new configuration goes only when one with the old one serves."""
-    r = Ragd({"server": {"workers": 4, "boot_timeout": "3s"}})
+    r = Ragd({"server": {"workers": 4, "boot_timeout": "4s"}})
     fault = r.dir / "fault"
     r.env["RAGD_FAULT_BOOT"] = f"@{fault}"
     with r:
         wait_for(lambda: len(ready(r)) == 4, "all workers")
-        fault.write_text("delay:500")
+        fault.write_text("delay:1000")
         with Load(r) as load, Watch(r) as watch:
             since = len(r.log())
             r.send(signal.SIGHUP)
             wait_for(lambda: [w for w in r.status()["workers"] if w["generation"] == 2 and w["state"] == "READY"], "one of the new")
             fault.write_text("hang")
             assert "exchange: no further worker" in r.wait_log("reload failed", since=since)
-            fault.write_text("delay:500")
+            fault.write_text("delay:1000")
             wait_for(lambda: len(ready(r)) == 4 and len(r.workers()) == 5, lambda: f"all to be as it was:\n{r.log()}")
             load.more(20)
         assert load.errors == 0, load
         assert watch.ready >= 4, vars(watch)
         assert {w["generation"] for w in r.status()["workers"]} == {1}
+
+
+@pytest.fixture
+def half_exchanged():
+    """A server of two workers, one of each generation, in the moment in which the reload is given up; others hang in their boot
+    until the file `fault` is gone. Its configuration is what `extra` says."""
+    servers = []
+
+    def make(extra):
+        r = Ragd({"server": {"workers": 2, "boot_timeout": "4s"}})
+        servers.append(r)
+        r.fault = r.dir / "fault"
+        r.env["RAGD_FAULT_BOOT"] = f"@{r.fault}"
+        r.start()
+        wait_for(lambda: len(ready(r)) == 2 and ready(r, "ingest"), "all workers")
+        r.fault.write_text("delay:1000")
+        r.write_config(extra(r))
+        r.send(signal.SIGHUP)
+        wait_for(lambda: [w for w in r.status()["workers"] if w["generation"] == 2 and w["state"] == "READY"], "one of the new")
+        r.fault.write_text("hang")
+        assert "exchange: no further worker" in r.wait_log("reload failed")
+        return r
+
+    yield make
+    for r in servers:
+        r.close()
+
+
+def test_who_stands_in_serves(half_exchanged):
+    r = half_exchanged(lambda r: {})
+    os.kill(ready(r)[0], signal.SIGKILL)
+    wait_for(lambda: not ready(r), "the death of the last old one")
+    assert r.get("/livez").status_code == 200
+    assert not r.status()["degraded"]
+    r.hang_up()
+    assert r.stop() == 0
+
+
+def test_sockets_of_a_reload_that_failed_are_free_again(half_exchanged):
+    """Nobody stands in who still listens where the configuration in force does not."""
+    r = half_exchanged(lambda r: {"server": {"bind": [f"127.0.0.1:{r.port}", f"127.0.0.1:{free_port()}"]}})
+    new = r.config["server"]["bind"][1].split(":")[1]
+    wait_for(lambda: fetch(f"http://127.0.0.1:{new}/livez", 1) == "ConnectionRefusedError", "the new address to be free")
+    assert fetch(f"{r.url}/livez") == 200
+    r.fault.unlink()
+    assert r.cli("reload").returncode == 0
+    assert fetch(f"http://127.0.0.1:{new}/livez") == 200
 
 
 def test_only_two_old_generations_may_drain():
@@ -362,7 +409,7 @@ def test_each_of_two_reload_commands_gets_its_own_verdict():
             return r.cli_bare("reload", "--set", f"server.control={r.control}")
 
         first = pool.submit(command)
-        r.wait_log("reloading the configuration")
+        wait_for(lambda: r.status()["phase"] == "RELOADING", "the first")
         r.write_config({"server": {"graceful_timeout": "soon"}})
         second = pool.submit(command)
         r.wait_log("another one follows it")
@@ -375,7 +422,7 @@ def test_each_of_two_reload_commands_gets_its_own_verdict():
 def test_a_stop_ends_also_the_reload_that_was_to_follow():
     with Ragd(env={"RAGD_FAULT_BOOT": "delay:2000"}) as r, concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(r.cli, "reload")
-        r.wait_log("reloading the configuration")
+        wait_for(lambda: r.status()["phase"] == "RELOADING", "the first")
         second = pool.submit(r.cli, "reload")
         r.wait_log("another one follows it")
         assert r.stop() == 0

@@ -134,7 +134,7 @@ def test_a_master_that_was_stopped_in_the_middle_of_its_work_notices_it():
 
 def test_a_worker_that_spins_ends_itself_while_the_master_stands_still():
     """By its own alarm, a second after graceful_timeout. The master, once it goes on, names it and ends as if it had done it."""
-    with Ragd({"server": {"graceful_timeout": "1s"}}) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with Ragd({"server": {"graceful_timeout": "3s"}}) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         (spinning,), (other,) = ready(r), ready(r, "ingest")
         spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
         wait_for(lambda: in_flight(r) == 1, "the loop to spin")

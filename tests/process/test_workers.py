@@ -262,6 +262,7 @@ def test_fewer_workers_are_those_that_serve():
     fault = r.dir / "fault"
     r.env = {"RAGD_FAULT_BOOT": f"@{fault}"}
     with r:
+        wait_for(lambda: ready(r) and ready(r, "ingest"), "both workers")
         fault.write_text("hang")
         os.kill(ready(r)[0], signal.SIGKILL)
         r.wait_log("RAGD_FAULT_BOOT=hang")

@@ -53,12 +53,22 @@ static void look(void *arg)
     r->free = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
 }
 
+static struct fiber_queue lookers = {{&lookers.waiting, &lookers.waiting}};
+static bool looking;
+
+/* A network's file system may take its time, even for ever: then it costs one helper thread, and not all. */
 static suspends int room_for(const char *what, const char *path, int64_t least, struct err *e)
 {
     struct room r = {.free = 0};
     if ((size_t)snprintf(r.path, sizeof r.path, "%s", path) >= sizeof r.path)
         return err_set(e, ERR_INTERNAL, "the path of %s is too long", what);
-    fiber_blocking(look, &r); /* a network's file system may take its time */
+    while (looking)
+        if (fiber_queue_wait(&lookers, "its turn to look at the disks") != 0)
+            return err_set(e, ERR_DEADLINE, "a file system does not answer");
+    looking = true;
+    fiber_blocking(look, &r);
+    looking = false;
+    fiber_queue_wake_one(&lookers);
     errno = r.error;
     if (r.error)
         return err_errno(e, "cannot look at the file system of %s, %s", what, path);
