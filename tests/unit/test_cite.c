@@ -49,6 +49,8 @@ static void test_statements(void **state)
           "1:京都は違う");
     check("- one\n- two [1]\n", 1, "- one\n- two [1]\n", "1:- two");
     check("Both [1, 2].", 2, "Both [1, 2].", "1:Both|2:Both");
+    check("All [1-3].", 4, "All [1, 2, 3].", "1:All|2:All|3:All");
+    check("Some [1, 3 – 4].", 4, "Some [1, 3, 4].", "1:Some|3:Some|4:Some");
 }
 
 static void test_inventions_are_removed(void **state)
@@ -59,12 +61,15 @@ static void test_inventions_are_removed(void **state)
     check("[1] Foo", 1, "[1] Foo", "");
     check("Foo [7] bar [1].", 1, "Foo bar [1].", "1:Foo bar");
     check("Nothing known [1].", 0, "Nothing known.", "");
+    check("Foo [2-4]. Bar [1-999].", 2, "Foo [2]. Bar [1, 2].", "2:Foo|1:Bar|2:Bar");
 }
 
 static void test_what_is_no_mark(void **state)
 {
     (void)state;
     check("a [b] [] [1 [1.] [ ] [,1] [", 1, "a [b] [] [1 [1.] [ ] [,1] [", "");
+    check("Digits [0-9], [3-1], [1-], [-1], [1-2-3], [1–] and [–]", 3,
+          "Digits [0-9], [3-1], [1-], [-1], [1-2-3], [1–] and [–]", "");
     check("Code `a[7]` and ```x [8]\n```[1]", 1, "Code `a[7]` and ```x [8]\n```[1]", "1:```");
     check("many            spaces and [1111111111111111111111111111111111111111111111111111111111111111111111111]", 1,
           "many            spaces and [1111111111111111111111111111111111111111111111111111111111111111111111111]", "");

@@ -79,28 +79,45 @@ static void add_span(struct cite *c, size_t source)
     c->span[c->n++] = (struct cite_span){source, c->from, c->to};
 }
 
-static bool next_source(struct str *rest, uint64_t *source)
+static bool number(struct str s, uint64_t *n)
 {
-    struct str one = str_trim(str_cut(rest, ','));
-    return one.n && one.n <= SOURCE_DIGITS && str_to_u64(one, source);
+    s = str_trim(s);
+    return s.n && s.n <= SOURCE_DIGITS && str_to_u64(s, n);
 }
 
-/* Between the brackets are nothing but numbers. */
+/* One number, or two with a dash between them. */
+static bool next_sources(struct str *rest, uint64_t *from, uint64_t *to)
+{
+    struct str all = str_cut(rest, ',');
+    for (size_t i = 0; i < all.n; i++) {
+        struct str right = str_sub(all, i, all.n);
+        size_t dash = str_starts(right, STR("-")) ? 1 : str_starts(right, STR("–")) ? 3 : 0;
+        if (dash)
+            return number(str_sub(all, 0, i), from) && number(str_sub(right, dash, right.n), to) && *from >= 1 &&
+                   *from < *to;
+    }
+    if (!number(all, from))
+        return false;
+    *to = *from;
+    return true;
+}
+
+/* Between the brackets are nothing but numbers and ranges. */
 static bool is_list(struct str rest)
 {
-    uint64_t source;
+    uint64_t from, to;
     while (rest.n)
-        if (!next_source(&rest, &source))
+        if (!next_sources(&rest, &from, &to))
             return false;
     return true;
 }
 
-/* The held text, "  [1, 2]": what is left of it when what is invented is gone. */
+/* The held text, "  [1, 2]" or "[1-3]", which becomes [1, 2, 3]: what is left of it when what is invented is gone. */
 static void take_mark(struct cite *c, struct buf *out)
 {
     struct buf kept = {0};
     size_t known = 0, white = 0;
-    uint64_t source;
+    uint64_t from, to;
     while (white < c->held.n && space(c->held.p[white]))
         white++;
     struct str rest = str_sub(buf_view(&c->held), white + 1, c->held.n - white - 2);
@@ -108,14 +125,15 @@ static void take_mark(struct cite *c, struct buf *out)
         flush(c, out);
         return;
     }
-    while (rest.n && next_source(&rest, &source)) {
-        if (source < 1 || source > c->sources) {
-            c->invented++;
-            continue;
+    while (rest.n && next_sources(&rest, &from, &to))
+        for (uint64_t source = from; source <= to; source++) {
+            if (source < 1 || source > c->sources) {
+                c->invented++;
+                continue;
+            }
+            buf_printf(&kept, "%s%llu", known++ ? ", " : "", (unsigned long long)source);
+            add_span(c, (size_t)source);
         }
-        buf_printf(&kept, "%s%llu", known++ ? ", " : "", (unsigned long long)source);
-        add_span(c, (size_t)source);
-    }
     c->held.n = known ? white : 0;
     if (known) {
         buf_ch(&c->held, '[');
@@ -143,7 +161,7 @@ void cite_add(struct cite *c, struct str piece, struct buf *out)
         } else if (c->marking && ch == ']' && c->held.p[c->held.n - 1] != '[') {
             buf_ch(&c->held, ch);
             take_mark(c, out);
-        } else if (c->held.n < CITE_HELD_MAX && c->marking && (digit || ch == ',' || ch == ' ')) {
+        } else if (c->held.n < CITE_HELD_MAX && c->marking && (digit || memchr(", -\xe2\x80\x93", ch, 6))) {
             buf_ch(&c->held, ch);
         } else if (c->held.n < CITE_HELD_MAX && !c->marking && (space(ch) || ch == '[')) {
             buf_ch(&c->held, ch);
