@@ -107,7 +107,7 @@ const struct cli_command cli_commands[] = {
      "  --json           print the counts as JSON\n"
      "Counted are documents that are missing, too many or of another version and, on Qdrant, aliases that lead "
      "elsewhere,\n"
-     "and strays: what is there under vectors.prefix of collections that are gone.\n"
+     "and strays: what is kept in vectors.path, or in Qdrant under vectors.prefix, of collections that are gone.\n"
      "Works with and without a running server.\n"
      "Exit codes: 0 no difference is left, 1 there are some or the work failed, 2 wrong usage, 78 bad configuration.\n",
      cli_fsck},

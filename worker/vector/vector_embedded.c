@@ -38,6 +38,7 @@ static const struct vector_ops embedded_ops = {
     .search = embedded_search,
     .list = embedded_list,
     .check = embedded_check,
+    .stray = embedded_stray,
     .free = embedded_free,
 };
 

@@ -1,4 +1,5 @@
-/* What the two files of the embedded index share: vector_embedded.c reads, vector_embedded_write.c writes. */
+/* What the files of the embedded index share: vector_embedded.c reads, vector_embedded_write.c writes, and
+ * vector_embedded_stray.c finds what is left over. */
 #pragma once
 #include "common/list.h"
 #include "worker/vector/vector.h"
@@ -40,3 +41,5 @@ suspends int embedded_put(struct vectors *, const struct vector_space *, const s
 suspends int embedded_remove(struct vectors *, const struct vector_space *, const int64_t *document_no, size_t n,
                              struct err *);
 suspends int embedded_drop(struct vectors *, const struct vector_space *, struct err *);
+suspends int embedded_stray(struct vectors *, const struct vector_space *known, size_t n, struct vector_space *out,
+                            bool *found, struct err *);
