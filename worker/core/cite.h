@@ -1,6 +1,6 @@
-/* The marks by which a text names its sources, [1], [2, 3] or [4-6], while it comes piece by piece. Sources that there are not
- * are taken out of it, mark and all; for the others it is noted which statement the mark stands behind. Marks in code
- * (between backquotes) are none. Owned by whoever writes an answer. */
+/* The marks by which a text names its sources, [1], [2, 3] or [4-6], while it comes piece by piece. Sources that there
+ * are not are taken out of it, mark and all; for the others it is noted which statement the mark stands behind. Marks in
+ * code (between backquotes) are none. Owned by whoever writes an answer. */
 #pragma once
 #include "common/buf.h"
 #include <stdbool.h>
