@@ -111,7 +111,7 @@ def cmocka(tally, name, build, folder, wrapper=(), seconds=120):
         report(tally, f"{name}: no test programs in {folder}", 0, "", failed=1)
 
 
-def pytest(tally, name, build, folder, seconds=1800, more=()):
+def pytest(tally, name, build, folder, seconds=3600, more=()):
     began = time.time()
     xml_file = os.path.abspath(os.path.join(build, f"junit-{name.split('@')[0]}.xml"))
     if os.path.exists(xml_file):

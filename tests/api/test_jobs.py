@@ -150,5 +150,5 @@ def test_a_document_deleted_while_it_is_worked_on_is_no_news_for_the_log():
             assert ragd.request("DELETE", document).status_code == 204
             return "was overtaken" in ragd.log()
 
-        wait_for(delete_at_work, "a deletion that overtakes a job")
+        wait_for(delete_at_work, "a deletion that overtakes a job", 120)
         assert not [line for line in ragd.log().splitlines() if " warn " in line and "] job " in line]

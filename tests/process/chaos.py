@@ -23,7 +23,7 @@ from soak import may_reload, show  # noqa: E402
 from watch import Pid1, zombies  # noqa: E402
 
 WORKERS = {"http": 4, "ingest": 1}
-WATCHDOG_S = 3
+WATCHDOG_S = 6
 CONFIG = {
     "server": {"workers": WORKERS["http"], "max_workers": 8, "graceful_timeout": "4s", "min_uptime": "1s",
                "watchdog_timeout": f"{WATCHDOG_S}s", "abort_grace": "500ms"},
@@ -55,10 +55,15 @@ class Chaos:
         return self.rng.choice(found) if found else None
 
     def signal(self, number):
+        """The worker that got it, and its pid here; or twice None."""
         worker = self.pick()
+        try:
+            pid = self.r.outer(worker["pid"]) if worker else None
+        except ProcessLookupError:
+            return None, None
         if worker:
-            self.send(self.r.outer(worker["pid"]), number)
-        return worker
+            self.send(pid, number)
+        return worker, pid
 
     def send(self, pid, number):
         try:
@@ -72,17 +77,16 @@ class Chaos:
             self.kills.append(time.time())
 
     def kill(self):
-        self.forgive(self.signal(signal.SIGKILL))
+        self.forgive(self.signal(signal.SIGKILL)[0])
 
     def terminate(self):
         self.signal(signal.SIGTERM)
 
     def suspend(self, seconds):
         """A worker that is suspended for long is taken for one that hangs, and replaced."""
-        worker = self.signal(signal.SIGSTOP)
+        worker, pid = self.signal(signal.SIGSTOP)
         if worker is None:
             return
-        pid = self.r.outer(worker["pid"])
         if seconds > WATCHDOG_S / 2:
             self.forgive(worker)
             self.kills[-1] += WATCHDOG_S  # about when it is aborted
@@ -139,7 +143,10 @@ class Chaos:
 def as_configured(r):
     status = r.status()
     roles = [w["role"] for w in status["workers"] if w["state"] == "READY" and w["generation"] == status["generation"]]
-    pids = sorted(r.outer(w["pid"]) for w in status["workers"])
+    try:
+        pids = sorted(r.outer(w["pid"]) for w in status["workers"])
+    except ProcessLookupError:
+        return False
     return all(roles.count(role) == n for role, n in WORKERS.items()) and len(pids) == len(roles) and pids == r.workers()
 
 

@@ -12,12 +12,12 @@ from ragdtest import DEADLINE, children_of, fetch, free_port, wait_for
 
 PROGRAM = shutil.which("gunicorn")
 
-# The application: /livez answers, /sleep blocks its worker for three seconds.
+# The application: /livez answers, /sleep blocks its worker for six seconds.
 APP = """
 import time
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/sleep":
-        time.sleep(3)
+        time.sleep(6)
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """

@@ -300,7 +300,7 @@ def test_no_statement_outlives_a_killed_worker(postgres):
 
 
 def test_no_statement_outlives_its_request(postgres):
-    with Blocked(postgres, http={"request_timeout": "5s"}) as b:
+    with Blocked(postgres, http={"request_timeout": "8s"}) as b:
         answers = b.ask()
         assert [a.result() for a in answers] == [504, 504, 504]
         b.none_left("http.request_timeout")
@@ -311,7 +311,7 @@ def test_no_statement_outlives_its_request(postgres):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_no_statement_outlives_its_server(postgres, number):
-    with Blocked(postgres, server={"graceful_timeout": "1s"}) as b:
+    with Blocked(postgres, server={"graceful_timeout": "1s", "fast_timeout": "15s"}) as b:
         answers = b.ask()
         assert b.r.stop(number) == 0
         b.none_left(f"a stop by {number.name}, counted from its end")

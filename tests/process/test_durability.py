@@ -89,6 +89,6 @@ def test_no_answered_write_is_lost(product, postgres_to_kill):
             assert not bad, bad
             return [d for d, s in states.items() if s["status"] != "ready"]
 
-        wait_for(lambda: not unfinished(), lambda: f"documents to become ready: {unfinished()[:3]}", 120, 0.5)
+        wait_for(lambda: not unfinished(), lambda: f"documents to become ready: {unfinished()[:3]}", 300, 0.5)
         found = server.post("/api/v1/search", json={"query": "lantern", "collections": [collection], "top_k": 1}).json()
         assert found["hits"]

@@ -100,7 +100,7 @@ def test_deaths_are_told(ragd):
 def test_hangs_are_told_once(ragd):
     died, died_files = telling(ragd, "died")
     hung, hung_files = telling(ragd, "hung")
-    ragd.write_config({"server": {"watchdog_timeout": "2s"}, "hooks": {"worker_died": died, "worker_hung": hung}})
+    ragd.write_config({"server": {"watchdog_timeout": "4s"}, "hooks": {"worker_died": died, "worker_hung": hung}})
     ragd.start()
     fetch(f"{ragd.url}/debug/spin?ms=60000")
     (env,) = told(ragd, hung_files)
@@ -147,7 +147,7 @@ def test_a_hook_can_ask_the_server(ragd):
 def test_one_that_takes_too_long_is_killed_with_all_that_it_started(ragd):
     pids = ragd.dir / "pids"
     script = hook(ragd, "slow", f"sleep 600 & echo $$ $! >{pids}.new; mv {pids}.new {pids}; wait")
-    ragd.write_config({"hooks": {"ready": script, "timeout": "300ms"}})
+    ragd.write_config({"hooks": {"ready": script, "timeout": "3s"}})
     ragd.start()
     wait_for(pids.exists, "the pids")
     wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), "both to be killed")

@@ -151,9 +151,9 @@ def spoil_layout(pid):
 
 
 def test_a_release_with_another_scoreboard_begins_a_fresh_one():
-    with Server1({"server": {"workers": 2, "watchdog_timeout": "2s"}}) as r:
+    with Server1({"server": {"workers": 2, "watchdog_timeout": "4s"}}) as r:
         spoil_layout(r.pid)
-        r.release(AS_PID_1 + 'RAGD_FAULT_BOOT=delay:3000 exec -a "$0" "$RAGD" "$@"')
+        r.release(AS_PID_1 + 'RAGD_FAULT_BOOT=delay:6000 exec -a "$0" "$RAGD" "$@"')
         with Load(r) as load:
             assert upgrade(r) == 1
             load.more(100)

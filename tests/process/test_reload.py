@@ -160,15 +160,15 @@ def test_a_configuration_that_comes_byte_by_byte_is_given_up():
 
 
 def test_a_slow_boot_is_not_felt():
-    """Old workers stay until new ones are ready: no request waits for a boot of three seconds."""
+    """Old workers stay until new ones are ready: no request waits for a boot of six seconds."""
     config = {"server": {"workers": 4, "surge": 4}, "debug": {"faults": False}}
-    with Ragd(config, env={"RAGD_FAULT_BOOT": "delay:3000"}) as r:
+    with Ragd(config, env={"RAGD_FAULT_BOOT": "delay:6000"}) as r:
         r.write_config({"debug": {"faults": True}})
         with Load(r) as load:
             assert "reloaded" in hup(r)
         assert load.errors == 0, load
-        report("reload with a boot of 3 s, longest request in ms", load.latency_ms["max"])
-        assert load.latency_ms["max"] < 2500
+        report("reload with a boot of 6 s, longest request in ms", load.latency_ms["max"])
+        assert load.latency_ms["max"] < 5000
 
 
 @pytest.mark.parametrize("base", ["/rag/", "/"])
@@ -227,7 +227,7 @@ def test_what_only_a_restart_can_change_is_refused_by_name():
 def test_a_request_in_flight_survives_the_exchange():
     with Ragd() as r:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=1500")
+            slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=3000")
             wait_for(lambda: in_flight(r) == 1, "the request in flight")
             assert "reloaded" in hup(r)
             assert slow.result() == 200
@@ -239,7 +239,9 @@ def test_many_hups_end_in_one_generation():
     with Ragd({"server": {"workers": 2}}, env={"RAGD_FAULT_BOOT": "delay:300"}) as r:
         with Load(r) as load:
             begin = time.monotonic()
-            for _ in range(25):
+            r.send(signal.SIGHUP)
+            r.wait_log("reloading the configuration")
+            for _ in range(24):
                 r.send(signal.SIGHUP)
                 time.sleep(rng.uniform(0, 0.025))
             lasted = time.monotonic() - begin
@@ -250,11 +252,11 @@ def test_many_hups_end_in_one_generation():
         assert {w["generation"] for w in status["workers"]} == {status["generation"]}
         assert status["generation"] == 1 + status["reloads"]["ok"]
         assert status["reloads"]["ok"] <= 2 + lasted // 0.9
-        assert zombies(r.pid) == []
+        wait_for(lambda: not zombies(r.pid), "the dead to be collected")
 
 
 def test_an_old_worker_that_spins_does_not_hold_up_the_new_ones():
-    config = {"server": {"workers": 2, "graceful_timeout": "1s", "fast_timeout": "500ms"}}
+    config = {"server": {"workers": 2, "graceful_timeout": "1100ms", "fast_timeout": "100ms"}}
     with Ragd(config) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         old = r.workers()
         spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
@@ -268,7 +270,7 @@ def test_an_old_worker_that_spins_does_not_hold_up_the_new_ones():
         report("replacement of a new worker killed while an old one spins, ms", round(1000 * (time.monotonic() - begin)))
         assert spin.result() != 200
         wait_for(lambda: not any(alive(p) for p in old), "the old workers to leave")
-        report("end of an old worker that spins, 1 s + 0.5 s after its TERM, seconds", round(time.monotonic() - begin, 2))
+        report("end of an old worker that spins, 1.1 s + 0.1 s after its TERM, seconds", round(time.monotonic() - begin, 2))
         assert "does not end: killing it" in r.log()
         assert len(r.workers()) == 3
 
@@ -276,7 +278,7 @@ def test_an_old_worker_that_spins_does_not_hold_up_the_new_ones():
 def test_new_workers_that_die_after_ready_bring_the_old_ones_back():
     """Each new one makes an old one leave. When no more live at once than before, all is as it was."""
     config = {"server": {"workers": 6, "boot_timeout": "4s"}, "debug": {"faults": False}}
-    with Ragd(config, env={"RAGD_FAULT_BOOT": "delay:200,die:300"}) as r:
+    with Ragd(config, env={"RAGD_FAULT_BOOT": "delay:200,die:800"}) as r:
         before = r.workers()
         r.write_config({"debug": {"faults": True}})
         with Load(r) as load:
@@ -294,19 +296,19 @@ def test_new_workers_that_die_after_ready_bring_the_old_ones_back():
 
 def test_new_workers_stand_in_until_the_old_ones_are_back():
     """An exchange fails half way. Who serves with the new configuration goes only when one with the old one serves."""
-    r = Ragd({"server": {"workers": 4, "boot_timeout": "4s"}})
+    r = Ragd({"server": {"workers": 4, "boot_timeout": "6s"}})
     fault = r.dir / "fault"
     r.env["RAGD_FAULT_BOOT"] = f"@{fault}"
     with r:
         wait_for(lambda: len(ready(r)) == 4, "all workers")
-        fault.write_text("delay:1000")
+        fault.write_text("delay:1500")
         with Load(r) as load, Watch(r) as watch:
             since = len(r.log())
             r.send(signal.SIGHUP)
             wait_for(lambda: [w for w in r.status()["workers"] if w["generation"] == 2 and w["state"] == "READY"], "one of the new")
             fault.write_text("hang")
             assert "exchange: no further worker" in r.wait_log("reload failed", since=since)
-            fault.write_text("delay:1000")
+            fault.write_text("delay:1500")
             wait_for(lambda: len(ready(r)) == 4 and len(r.workers()) == 5, lambda: f"all to be as it was:\n{r.log()}")
             load.more(20)
         assert load.errors == 0, load
@@ -321,13 +323,13 @@ def half_exchanged():
     servers = []
 
     def make(extra):
-        r = Ragd({"server": {"workers": 2, "boot_timeout": "4s"}})
+        r = Ragd({"server": {"workers": 2, "boot_timeout": "6s"}})
         servers.append(r)
         r.fault = r.dir / "fault"
         r.env["RAGD_FAULT_BOOT"] = f"@{r.fault}"
         r.start()
         wait_for(lambda: len(ready(r)) == 2 and ready(r, "ingest"), "all workers")
-        r.fault.write_text("delay:1000")
+        r.fault.write_text("delay:1500")
         r.write_config(extra(r))
         r.send(signal.SIGHUP)
         wait_for(lambda: [w for w in r.status()["workers"] if w["generation"] == 2 and w["state"] == "READY"], "one of the new")
@@ -403,7 +405,7 @@ def test_stop_during_a_reload():
 
 def test_each_of_two_reload_commands_gets_its_own_verdict():
     """The second one waits for the first to end, and then fails at once."""
-    with Ragd({"server": {"workers": 1}}, env={"RAGD_FAULT_BOOT": "delay:500"}) as r, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with Ragd({"server": {"workers": 1}}, env={"RAGD_FAULT_BOOT": "delay:1500"}) as r, concurrent.futures.ThreadPoolExecutor(2) as pool:
 
         def command():
             return r.cli_bare("reload", "--set", f"server.control={r.control}")

@@ -10,7 +10,7 @@ import pytest
 from load import Load
 from ragdtest import alive, fetch, in_flight, report, wait_for
 from upgrades import Manager, Pidfile, Server, reloads, upgrade
-from watch import sleeps
+from watch import ready, sleeps
 
 
 def test_a_new_master_that_dies_in_the_window_is_replaced_by_the_old_one():
@@ -91,13 +91,15 @@ def test_a_rotation_of_logs_reaches_both_masters():
 
 
 def test_a_rollback_that_fails_changes_nothing():
-    r = Server({"server": {"rollback_window": "60s", "boot_timeout": "20s"}}, env={"RAGD_FAULT_BOOT": "delay:3000"})
+    r = Server({"server": {"rollback_window": "60s", "boot_timeout": "5s"}})
+    fault = r.dir / "fault"
+    r.env["RAGD_FAULT_BOOT"] = f"@{fault}"
     with r:
-        r.write_config({"server": {"boot_timeout": "500ms"}})
-        assert r.cli("reload").returncode == 0  # the workers stay; another one would not be ready in time
+        wait_for(lambda: ready(r) and ready(r, "ingest"), "all workers")
         r.release('RAGD_FAULT_BOOT= exec -a "$0" "$RAGD" "$@"')
         with Load(r) as load:
             new = upgrade(r)
+            fault.write_text("hang")  # for those whom the old one starts again
             done = r.cli("rollback")
             assert done.returncode == 1 and "did not become ready" in done.stderr
             load.more(100)
@@ -135,7 +137,7 @@ def test_a_master_that_leaves_sleeps_while_its_workers_drain(who):
     with Server({"server": {"rollback_window": "60s" if who == "new" else "0s"}}) as r:
         leaving = upgrade(r) if who == "new" else r.pid
         answers = []
-        request = threading.Thread(target=lambda: answers.append(fetch(r.url + "/debug/sleep?ms=4000")))
+        request = threading.Thread(target=lambda: answers.append(fetch(r.url + "/debug/sleep?ms=12000")))
         request.start()
         wait_for(lambda: in_flight(r) == 1, "the request")
         if who == "new":

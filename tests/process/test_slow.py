@@ -29,7 +29,7 @@ def test_the_limit_follows_a_reload_and_can_be_none():
     with Ragd({"server": {"slow_request": "0s", "watchdog_timeout": "2s"}}) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert fetch(f"{r.url}/debug/sleep?ms=1500") == 200
         assert slow(r) == []
-        running = pool.submit(fetch, f"{r.url}/debug/sleep?ms=5000")
+        running = pool.submit(fetch, f"{r.url}/debug/sleep?ms=10000")
         wait_for(lambda: in_flight(r) == 1, "the request in flight")
         r.write_config({"server": {"slow_request": "200ms"}})
         assert r.cli("reload").returncode == 0

@@ -215,12 +215,12 @@ def test_it_answers_while_every_worker_is_stuck(admin):
 
 def test_readiness_follows_the_http_workers(admin):
     """Spinning workers are found by the watchdog, and what comes after them does not boot."""
-    admin.write_config({"server": {"watchdog_timeout": "2s", "abort_grace": "100ms", "workers": 1}})
+    admin.write_config({"server": {"watchdog_timeout": "4s", "abort_grace": "100ms", "workers": 1}})
     fault = admin.dir / "fault"
     admin.env = {"RAGD_FAULT_BOOT": f"@{fault}"}
     fault.write_text("")
     with admin as r:
-        status = of_role(r, "status")[0]["pid"]
+        status = wait_for(lambda: of_role(r, "status"), "the status process")[0]["pid"]
         assert ask(r, "/readyz").status_code == 200
         fault.write_text("exit:3")
         with subprocess.Popen(["curl", "-s", f"{r.url}/debug/spin?ms=600000"], stdout=subprocess.DEVNULL):
@@ -235,9 +235,9 @@ def test_readiness_follows_the_http_workers(admin):
 
 
 def test_it_answers_until_the_last_worker_has_left(admin):
-    admin.write_config({"server": {"graceful_timeout": "30s"}})
+    admin.write_config({"server": {"graceful_timeout": "30s", "fast_timeout": "10s"}})
     with admin as r:
-        with subprocess.Popen(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{r.url}/debug/sleep?ms=3000"],
+        with subprocess.Popen(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{r.url}/debug/sleep?ms=6000"],
                               stdout=subprocess.PIPE, text=True) as client:  # fmt: skip
             wait_for(lambda: sum(w["in_flight"] for w in r.status()["workers"]) == 1, r.log)
             r.send(signal.SIGTERM)
@@ -277,8 +277,8 @@ def test_a_reload_moves_it_and_exchanges_it(admin):
     with admin as r:
         first = of_role(r, "status")[0]
         assert r.cli("reload").returncode == 0
-        second = of_role(r, "status")[0]
-        assert second["pid"] != first["pid"] and second["generation"] == 2 and ask(r, "/livez").status_code == 200
+        (second,) = wait_for(lambda: [w for w in of_role(r, "status") if w["pid"] != first["pid"]], "the other one")
+        assert second["generation"] == 2 and ask(r, "/livez").status_code == 200
         blocker = free_port()
         with socket.create_server(("127.0.0.1", blocker)):
             r.write_config({"server": {"admin_bind": [f"127.0.0.1:{blocker}"]}})

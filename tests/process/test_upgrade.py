@@ -74,7 +74,7 @@ def test_the_old_one_leaves_when_systemd_has_room_for_its_last_word():
 def test_a_request_in_flight_is_answered_by_the_old_one():
     with Server() as r:
         slow = []
-        thread = threading.Thread(target=lambda: slow.append(fetch(f"{r.url}/debug/sleep?ms=1500")))
+        thread = threading.Thread(target=lambda: slow.append(fetch(f"{r.url}/debug/sleep?ms=4000")))
         thread.start()
         wait_for(lambda: sum(w["in_flight"] for w in r.status()["workers"]) == 1, "the request in flight")
         upgrade(r)
@@ -226,7 +226,7 @@ def test_a_database_that_would_have_to_be_migrated_is_left_alone():
 
 def test_the_old_one_dies_before_the_new_one_is_ready():
     with Server() as r:
-        r.release('RAGD_FAULT_BOOT=delay:1000 exec -a "$0" "$RAGD" "$@"')
+        r.release('RAGD_FAULT_BOOT=delay:3000 exec -a "$0" "$RAGD" "$@"')
         r.send(signal.SIGUSR2)
         r.wait_log("the new master is pid")
         wait_for(lambda: len(r.processes()) >= 6, "the new workers to boot")
@@ -246,7 +246,7 @@ def test_the_old_one_dies_before_the_new_one_is_ready():
 
 def test_one_upgrade_at_a_time_and_one_reload_after_it():
     with Server() as r:
-        r.release('RAGD_FAULT_BOOT=delay:700 exec -a "$0" "$RAGD" "$@"')
+        r.release('RAGD_FAULT_BOOT=delay:2000 exec -a "$0" "$RAGD" "$@"')
         with Load(r) as load:
             r.send(signal.SIGUSR2)
             r.wait_log("upgrading to")
@@ -265,7 +265,7 @@ def test_one_upgrade_at_a_time_and_one_reload_after_it():
 
 
 def test_an_upgrade_waits_for_the_reload_before_it():
-    with Server({"debug": {"faults": False}}, env={"RAGD_FAULT_BOOT": "delay:500"}) as r:
+    with Server({"debug": {"faults": False}}, env={"RAGD_FAULT_BOOT": "delay:1500"}) as r:
         r.write_config({"debug": {"faults": True}})
         r.send(signal.SIGHUP)
         wait_for(lambda: r.status()["phase"] == "RELOADING", "the reload")

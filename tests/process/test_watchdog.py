@@ -31,7 +31,7 @@ def test_a_hung_worker_is_aborted_and_replaced_before_it_is_gone():
 
 def test_siblings_serve_while_one_worker_hangs():
     """Requests on other connections do not notice it, nor that it is aborted and replaced."""
-    config = {"server": {"watchdog_timeout": "2s", "abort_grace": "200ms", "workers": 4}}
+    config = {"server": {"watchdog_timeout": "6s", "abort_grace": "200ms", "workers": 4}}
     with Ragd(config) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         before = ready(r)
         spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
@@ -43,9 +43,9 @@ def test_siblings_serve_while_one_worker_hangs():
             report("from the abort of a hung worker to its replacement READY, ms", round(1000 * (time.monotonic() - begin)))
             load.more(100)
         assert load.errors == 0, load
-        assert load.latency_ms["max"] < 1500
+        assert load.latency_ms["max"] < 5000
         report("one of four workers hangs, longest request of the others in ms", load.latency_ms["max"])
-        report("hang found with watchdog_timeout 2 s after, seconds", re.search(r"turned for ([\d.]+) s", line)[1])
+        report("hang found with watchdog_timeout 6 s after, seconds", re.search(r"turned for ([\d.]+) s", line)[1])
         assert spin.result() != 200
 
 
@@ -70,11 +70,11 @@ def all_beat(r):
 
 @also_as_pid_1
 def test_a_stopped_server_kills_nobody_when_it_continues(Server):
-    with Server({"server": {"workers": 2, "watchdog_timeout": "2s"}}) as r:
+    with Server({"server": {"workers": 2, "watchdog_timeout": "3s"}}) as r:
         workers, master = r.workers(), r.pid
         for pid in [master, *workers]:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(6)  # not a wait for something: this is the suspension itself
+        time.sleep(9)  # not a wait for something: this is the suspension itself
         for pid in [master, *workers]:  # the master first: it sees workers whose last beat is old
             os.kill(pid, signal.SIGCONT)
         r.wait_log("the master was stopped for")
@@ -84,10 +84,10 @@ def test_a_stopped_server_kills_nobody_when_it_continues(Server):
 
 
 def test_a_stopped_master_kills_nobody_when_it_continues():
-    with Ragd({"server": {"workers": 2, "watchdog_timeout": "1s"}}) as r:
+    with Ragd({"server": {"workers": 2, "watchdog_timeout": "3s"}}) as r:
         workers = r.workers()
         os.kill(r.pid, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(7)
         assert r.get("/livez").status_code == 200
         os.kill(r.pid, signal.SIGCONT)
         r.wait_log("the master was stopped for")
@@ -97,7 +97,7 @@ def test_a_stopped_master_kills_nobody_when_it_continues():
 
 
 def test_a_stopped_worker_counts_as_hung():
-    with Ragd({"server": {"workers": 2, "watchdog_timeout": "500ms", "abort_grace": "200ms"}}) as r:
+    with Ragd({"server": {"workers": 2, "watchdog_timeout": "2s", "abort_grace": "200ms"}}) as r:
         victim = ready(r)[0]
         os.kill(victim, signal.SIGSTOP)
         wait_for(lambda: not alive(victim), "the end of the stopped worker")
@@ -134,7 +134,7 @@ def test_a_master_that_was_stopped_in_the_middle_of_its_work_notices_it():
 
 def test_a_worker_that_spins_ends_itself_while_the_master_stands_still():
     """By its own alarm, a second after graceful_timeout. The master, once it goes on, names it and ends as if it had done it."""
-    with Ragd({"server": {"graceful_timeout": "3s"}}) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with Ragd({"server": {"graceful_timeout": "5s"}}) as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         (spinning,), (other,) = ready(r), ready(r, "ingest")
         spin = pool.submit(fetch, f"{r.url}/debug/spin?ms=60000")
         wait_for(lambda: in_flight(r) == 1, "the loop to spin")

@@ -90,7 +90,7 @@ def test_the_siblings_serve_while_a_worker_is_replaced():
 
 
 def test_young_deaths_are_delayed_more_and_more():
-    with Ragd() as r:
+    with Ragd({"server": {"min_uptime": "1h"}}) as r:
         delays = []
         for _ in range(4):
             victim = ready(r)[0]
@@ -194,9 +194,9 @@ def test_titles_say_who_does_what():
     with Ragd() as r, concurrent.futures.ThreadPoolExecutor(1) as pool:
         http, ingest = ready(r)[0], wait_for(lambda: ready(r, "ingest"), "the ingest worker")[0]
         assert title(r.pid) == f"ragd: master [{r.file}], generation 1"
-        assert re.fullmatch(r"ragd: http \d+, generation 1, READY, 0 in flight", title(http))
-        assert re.fullmatch(r"ragd: ingest \d+, generation 1, READY, 0 jobs", title(ingest))
-        slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=3000")
+        wait_for(lambda: re.fullmatch(r"ragd: http \d+, generation 1, READY, 0 in flight", title(http)), lambda: title(http))
+        wait_for(lambda: re.fullmatch(r"ragd: ingest \d+, generation 1, READY, 0 jobs", title(ingest)), lambda: title(ingest))
+        slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=8000")
         wait_for(lambda: title(http).endswith("READY, 1 in flight"), lambda: title(http))
         assert r.cli("reload").returncode == 0
         wait_for(lambda: title(http).endswith("generation 1, DRAINING, 1 in flight"), lambda: title(http))
@@ -241,7 +241,7 @@ def test_ttin_and_ttou_change_the_number_until_the_next_reload():
 def test_a_parked_server_keeps_its_sockets_and_its_queue(number):
     with Ragd({"server": {"workers": 2}}) as r, concurrent.futures.ThreadPoolExecutor(2) as pool:
         before = r.workers()
-        slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=500")
+        slow = pool.submit(fetch, f"{r.url}/debug/sleep?ms=2000")
         wait_for(lambda: in_flight(r) == 1, "the request in flight")
         r.send(signal.SIGWINCH)
         r.wait_log("parked: all workers leave")

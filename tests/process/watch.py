@@ -1,5 +1,6 @@
 """What the process tests look at, and the two ways in which they run a server: as usual, and as PID 1."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -30,8 +31,12 @@ def hup(r, timeout=DEADLINE):
 def ready(r, role="http"):
     """Pids of the READY workers of a role. An old one that spins does not know yet that it is to leave: not counted."""
     status = r.status()
-    return [r.outer(w["pid"]) for w in status["workers"]
-            if w["role"] == role and w["state"] == "READY" and w["generation"] == status["generation"]]  # fmt: skip
+    pids = []
+    for w in status["workers"]:
+        if w["role"] == role and w["state"] == "READY" and w["generation"] == status["generation"]:
+            with contextlib.suppress(ProcessLookupError):
+                pids.append(r.outer(w["pid"]))
+    return pids
 
 
 class Background:
@@ -140,7 +145,7 @@ class Pid1(Ragd):
                 continue
             if int(re.search(r"^NSpid:.*\s(\d+)$", text, re.M)[1]) == pid:
                 return one
-        return -1  # it has just ended
+        raise ProcessLookupError(f"process {pid} of the server has just ended")
 
 
 def may(*command):
