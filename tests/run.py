@@ -22,7 +22,7 @@ RECAP_LINES, RECAP_CHARS = 40, 1000  # of each failure, at the end
 CI = os.environ.get("CI") == "true"
 SAN_OPTIONS = {"ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=1:detect_leaks=1",
                "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
-BY_FILES = ["-n", "2", "--dist", "loadfile"]  # two at the same time, where most of a test is waiting
+BY_FILES = ["-n", "3", "--dist", "loadfile"]  # three at the same time, where most of a test is waiting
 VALGRIND = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite",
             "--show-leak-kinds=definite", "--child-silent-after-fork=yes", "--suppressions=tests/valgrind.supp"]
 
