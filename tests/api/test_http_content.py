@@ -200,26 +200,21 @@ def test_a_fast_stop_waits_for_nobody():
             wait_for(lambda: metric(r, "ragd_requests_in_flight") >= 2, "the request to be in flight")
             r.send(signal.SIGINT)
             assert busy.closed()
-        assert r.wait_exit() == 0
+        assert r.wait_exit(10) == 0
 
 
 def test_connections_are_shared_evenly():
     with Ragd({"server": {"workers": 2}}) as r:
         wait_for(lambda: [w["state"] for w in r.status()["workers"] if w["role"] == "http"] == ["READY"] * 2, "both workers")
-        r.hang_up()
-        for _ in range(5):  # a worker that does not run for a moment misses many
-            wires = [Wire(r, get()) for _ in range(64)]
-            assert all(w.reply().status == 200 for w in wires)
-            held = []
-            for pid in r.workers():
-                sockets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-                held.append(sum(s.startswith("socket:") for s in sockets))
-            busier, other = sorted(held)[-1:-3:-1]
-            for w in wires:
-                w.sock.close()
-            wait_for(lambda: not any(w["connections"] for w in r.status()["workers"]), "all to be idle")
-            if busier - other <= 16:
-                break
+        wires = [Wire(r, get()) for _ in range(64)]
+        assert all(w.reply().status == 200 for w in wires)
+        held = []
+        for pid in r.workers():
+            sockets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            held.append(sum(s.startswith("socket:") for s in sockets))
+        busier, other = sorted(held)[-1:-3:-1]
+        for w in wires:
+            w.sock.close()
         assert busier - other <= 16, held
 
 

@@ -23,7 +23,7 @@ from soak import may_reload, show  # noqa: E402
 from watch import Pid1, zombies  # noqa: E402
 
 WORKERS = {"http": 4, "ingest": 1}
-WATCHDOG_S = 6
+WATCHDOG_S = 3
 CONFIG = {
     "server": {"workers": WORKERS["http"], "max_workers": 8, "graceful_timeout": "4s", "min_uptime": "1s",
                "watchdog_timeout": f"{WATCHDOG_S}s", "abort_grace": "500ms"},

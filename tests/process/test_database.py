@@ -311,7 +311,7 @@ def test_no_statement_outlives_its_request(postgres):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_no_statement_outlives_its_server(postgres, number):
-    with Blocked(postgres, server={"graceful_timeout": "1s", "fast_timeout": "15s"}) as b:
+    with Blocked(postgres, server={"graceful_timeout": "1s"}) as b:
         answers = b.ask()
         assert b.r.stop(number) == 0
         b.none_left(f"a stop by {number.name}, counted from its end")

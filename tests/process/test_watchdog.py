@@ -43,7 +43,7 @@ def test_siblings_serve_while_one_worker_hangs():
             report("from the abort of a hung worker to its replacement READY, ms", round(1000 * (time.monotonic() - begin)))
             load.more(100)
         assert load.errors == 0, load
-        assert load.latency_ms["max"] < 5000
+        assert load.latency_ms["max"] < 4500
         report("one of four workers hangs, longest request of the others in ms", load.latency_ms["max"])
         report("hang found with watchdog_timeout 6 s after, seconds", re.search(r"turned for ([\d.]+) s", line)[1])
         assert spin.result() != 200
