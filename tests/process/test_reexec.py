@@ -79,8 +79,9 @@ def test_an_image_that_cannot_go_on_gives_the_process_back(script, reason):
         assert status["phase"] == "IDLE" and status["generation"] == 1 and status["config"] == str(r.file)
         assert status["upgrades"]["failed"] == 1
         assert r.cli("diff").stdout == "no difference\n" and good == r.file.read_text()
-        os.kill(ready(r)[0], signal.SIGKILL)  # what the old image has adopted it also watches
-        wait_for(lambda: len(ready(r)) == 2, "another worker")
+        victim = ready(r)[0]
+        os.kill(victim, signal.SIGKILL)  # what the old image has adopted it also watches
+        wait_for(lambda: len(ready(r)) == 2 and victim not in ready(r), "another worker")
         r.release(f'env -0 >{r.dir}/environ; exec -a "$0" "$RAGD" "$@"')
         upgrade(r)
         assert b"LATIN=caf\xe9\0" in (r.dir / "environ").read_bytes()
@@ -96,8 +97,9 @@ def test_an_old_image_comes_back_with_the_settings_it_had():
         done = r.cli("upgrade")
         assert done.returncode == 1 and "future" in done.stderr, done
         assert r.workers() == workers and len(ready(r)) == 2
-        os.kill(ready(r)[0], signal.SIGKILL)
-        wait_for(lambda: len(ready(r)) == 2, "another worker, with the settings of the old image")
+        victim = ready(r)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(ready(r)) == 2 and victim not in ready(r), "another worker, with the settings of the old image")
         assert r.get("/readyz").status_code == 200
 
 

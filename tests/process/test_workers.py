@@ -139,10 +139,13 @@ def test_no_exit_code_makes_a_worker_stay_away(code):
 
 def test_once_ready_crashes_never_end_the_server():
     with Ragd({"ingest": {"workers": 1}}) as r:
+        killed = []
         for _ in range(4):
-            wait_for(lambda: ready(r), "a worker")
-            for pid in r.workers():
+            wait_for(lambda: set(ready(r)) - set(killed), "a worker")
+            killed = r.workers()
+            for pid in killed:
                 os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not any(alive(pid) for pid in killed), "them to be gone")
         wait_for(lambda: ready(r) and ready(r, "ingest"), "both workers")
         assert "degraded: no " in r.log()
         wait_for(lambda: "not degraded any more" in r.log().rpartition("degraded: no ")[2], r.log)
