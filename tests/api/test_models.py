@@ -216,6 +216,7 @@ def test_what_is_no_vector(world):
         ({"chunks": [{"text": "x", "vector": [1, 0]}, {"text": "y", "vector": [1]}]}, "/chunks/1/vector", "1 dimensions, the one before it 2"),
         ({"chunks": [{"text": "x", "vector": [None]}]}, "/chunks/0/vector", "numbers"),
         ({"chunks": [{"vector": [1]}]}, "/chunks/0/text", "text"),
+        ({"chunks": [{"vector": [1]}, *[{"text": "x", "vector": [1] * 4096}] * 16]}, "/chunks/1/vector", "4096 dimensions, the one before it 1"),
     ]
     answers = imported(api, c, *(line for line, _, _ in cases), good)
     for (line, pointer, says), answer in zip(cases, answers):

@@ -47,7 +47,7 @@ static int take(struct arena *a, json_t *item, size_t ordinal, const char *at, s
     size_t dim = json_array_size(list);
     if (dim == 0 || dim > GIVEN_DIM_MAX)
         return err_at(e, at, "'vector' must be a list of 1 to %d numbers", (int)GIVEN_DIM_MAX);
-    if (g->n == 0) {
+    if (!g->v) {
         g->dim = (int)dim;
         g->v = arena_alloc(a, room * dim * sizeof *g->v); /* the JSON was longer */
         g->sha = arena_alloc(a, room * sizeof *g->sha);
