@@ -34,11 +34,11 @@ static void quoted(struct buf *out, const char *z)
     buf_ch(out, '"');
 }
 
-/* Shortest form that reads back as the same number. */
+/* As people write it, if that reads back as the same number: 15 digits always do when a file has no more. */
 static void real(struct buf *out, double v)
 {
     char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)
             break;

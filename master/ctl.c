@@ -76,17 +76,20 @@ int ctl_dial(const struct config *cfg, bool quiet)
                     *path ? "the path of server.control is too long"
                           : "no control socket: set server.control for the server, and name it here, in the file given "
                             "with -c or as --set server.control=PATH");
+        errno = ENOENT;
         return -1;
     }
     memcpy(sa.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0)
         return fd;
+    int reason = errno;
     if (!quiet)
         fprintf(stderr, "ragd: no server answers at %s: %s; --set server.control=PATH names another socket\n", path,
-                strerror(errno));
+                strerror(reason));
     if (fd >= 0)
         close(fd);
+    errno = reason;
     return -1;
 }
 
@@ -321,10 +324,15 @@ static bool has_open(pid_t pid, const char *file)
     return found;
 }
 
-/* The lock is the truth: when it is free, the master is gone. */
+/* After a failed ctl_dial(), with its errno. The lock is the truth: when it is free, the master is gone. */
 static int stop_by_pidfile(const char *path, bool fast)
 {
+    bool refused = errno == EACCES; /* at the control socket */
     pid_t pid = *path ? pidfile_holder(path) : 0;
+    if (pid <= 0 && refused) {
+        fprintf(stderr, "ragd: permission denied at server.control: run this as the user of the server\n");
+        return 1;
+    }
     if (pid <= 0) {
         fprintf(stderr, "ragd: no running server found through server.control or server.pidfile; name one of them, in "
                         "the file given with -c or as --set server.control=PATH\n");

@@ -14,7 +14,7 @@ extern const struct ctl_command ctl_commands[]; /* ends with a zeroed entry */
 
 /* ---- for these commands ---- */
 
-/* A connection to the master, or -1 with the reason on stderr unless `quiet`. */
+/* A connection to the master, or -1 with the reason in errno, and on stderr unless `quiet`. */
 int ctl_dial(const struct config *cfg, bool quiet);
 /* Sends one command and reads its answer, for at most `patience_s` seconds (0: for ever). Takes `question` over. NULL
  * when no answer comes. */

@@ -139,7 +139,8 @@ static void print_fibers(const json_t *o)
 
 static int show(const struct config *cfg, const struct options *want)
 {
-    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", want->fibers ? "fibers" : "status"), PATIENCE_S);
+    json_t *o = ctl_ask(cfg, json_pack("{s:s}", "cmd", want->fibers ? "fibers" : "status"),
+                        want->fibers ? 2 * PATIENCE_S : PATIENCE_S);
     if (!o)
         return 1;
     if (want->json) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 1000, TOTAL_MAX = 1 << 20 };
+enum { PATIENCE_MS = 3000, TOTAL_MAX = 1 << 20 };
 
 struct answer {
     unsigned slot;

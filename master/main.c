@@ -12,6 +12,7 @@
 #include "worker/worker.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -74,6 +75,7 @@ static int dispatch(struct line *line);
 int main(int argc, char **argv)
 {
     struct line line = {.args = {.http = true, .ingest = true}};
+    signal(SIGCHLD, SIG_DFL); /* ignored by whoever started us, it would be still: then no death could be waited for */
     argv = title_init(argc, argv);
     if (argc == 3 && strcmp(argv[1], "cage-broker") == 0) /* by itself, with nothing in hand */
         return cli_cage_broker(argv[2]);

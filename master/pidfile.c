@@ -194,7 +194,7 @@ void pidfile_copy_remove(const struct pidfile *p)
 pid_t pidfile_holder(const char *path)
 {
     struct flock l = whole();
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* whoever may read it, may ask */
     if (fd < 0)
         return 0;
     pid_t pid = fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK ? read_pid(fd) : 0;

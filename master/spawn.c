@@ -205,9 +205,12 @@ void crew_adopt(struct master *m, const struct generation *from, const struct ge
 {
     crew_for_each (w, &m->crew)
         if (w->gen == from) {
+            int64_t granted = w->watchdog_ms;
             w->gen = to;
             crew_slot(m, w)->generation = to->number;
             tune(w);
+            if (w->watchdog_ms < granted) /* until it has read the order, it beats once a second */
+                w->beat_floor = clock_ns() + SEC;
         }
 }
 
@@ -340,7 +343,7 @@ static void fork_worker(struct master *m, struct worker *w, int64_t now)
     int channel[2];
     struct err e = {.code = ERR_NONE};
     if (channel_open(channel, &e) != 0) {
-        fork_failed(m, w, now, e.log);
+        fork_failed(m, w, now, e.msg);
         return;
     }
     pid_t pid = fork();

@@ -105,7 +105,7 @@ static void bad_files_fail_with_a_reason(struct world *w)
 
 static struct {
     int runs;
-    bool fail_for_good, hang, started, canceled;
+    bool fail_for_good, hang, hangs, canceled;
     enum err_code code;
     int succeed_at; /* number of the run; 0: never, -1: always */
 } play;
@@ -113,14 +113,15 @@ static struct {
 static int play_run(struct job_context *ctx, struct err *e)
 {
     play.runs++;
-    play.started = true;
     if (job_progress(ctx, DOCUMENT_parsing, "playing", 1, 2, e))
         return -1;
-    while (play.hang)
+    while (play.hang) {
+        play.hangs = true;
         if (fiber_sleep(5 * MS)) {
             play.canceled = true;
             return err_set(e, ERR_CANCELED, "cancelled");
         }
+    }
     if (play.succeed_at == play.runs || play.succeed_at < 0)
         return 0;
     ctx->permanent = play.fail_for_good;
@@ -128,6 +129,12 @@ static int play_run(struct job_context *ctx, struct err *e)
     return err_set(e, play.code, "It did not work");
 }
 static const struct job_kind player[] = {{"play", play_run}, {"ingest", play_run}};
+
+static void wait_until_it_hangs(struct world *w)
+{
+    for (int64_t until = clock_ns() + 20 * SEC; !play.hangs; fiber_sleep(2 * MS))
+        must(w, clock_ns() < until);
+}
 
 static struct store_job new_job(struct world *w)
 {
@@ -181,7 +188,7 @@ static void running_jobs_can_be_cancelled(struct world *w)
     play.hang = true;
     w->cfg->ingest_lease = 3000;
     struct job_runner *r = start(w, -1, player, 2);
-    wait_for_job(w, &j.id, JOB_running);
+    wait_until_it_hangs(w);
     ok(w, GET(w, job_cancel, &j.id, &out));
     wait_for_job(w, &j.id, JOB_cancelled);
     must(w, play.canceled);
@@ -346,7 +353,7 @@ static void a_lost_lease_ends_the_work(struct world *w)
     play.hang = true;
     w->cfg->ingest_lease = 3000;
     struct job_runner *r = start(w, -1, player, 2);
-    wait_for_job(w, &j.id, JOB_running);
+    wait_until_it_hangs(w);
     behind_its_back(w, "UPDATE jobs SET owner = x'00112233445566778899aabbccddeeff', due_us = due_us + 60000000",
                     "UPDATE jobs SET owner = '00112233-4455-6677-8899-aabbccddeeff', due_us = due_us + 60000000");
     wait_until_idle(w, r);

@@ -44,6 +44,25 @@ def rotate(r, path, to):
     wait_for(path.exists, "the new log")
 
 
+def test_a_shorter_watchdog_counts_from_when_it_is_told():
+    """A worker beats as often as its watchdog asks for, and one whose last beat is too old by the new measure did nothing wrong."""
+    with Ragd({"server": {"watchdog_timeout": "1m"}}) as r:
+        worker = ready(r)[0]
+
+        def beat_age():
+            return next(w["beat_age_s"] for w in r.status()["workers"] if w["pid"] == worker)
+
+        os.kill(worker, signal.SIGSTOP)
+        wait_for(lambda: beat_age() > 6.5, "an old beat")
+        r.write_config({"server": {"watchdog_timeout": "6s"}})
+        assert "reloaded" in hup(r)
+        os.kill(worker, signal.SIGCONT)
+        wait_for(lambda: beat_age() < 1, lambda: f"a beat:\n{r.log()}")
+        assert ready(r) == [worker] and "hangs" not in r.log()
+        os.kill(worker, signal.SIGSTOP)
+        assert f"pid {worker}) hangs: its loop has not turned for 6." in r.wait_log("hangs")
+
+
 @pytest.mark.parametrize("format", ["clf", "json"])
 def test_rotation_loses_and_doubles_no_line(format):
     r = Ragd({"server": {"workers": 2}})

@@ -367,6 +367,7 @@ def test_only_two_old_generations_may_drain():
     with Ragd({"server": {"graceful_timeout": "1h"}}) as r, concurrent.futures.ThreadPoolExecutor(4) as pool:
         requests, holders = [], []
         for n in range(3):
+            wait_for(lambda: [w["state"] for w in r.status()["workers"] if w["role"] == "http"].count("READY") == 1, "the old ones to drain")
             holders.append(ready(r)[0])
             requests.append(pool.submit(fetch, f"{r.url}/debug/sleep?ms=60000"))
             wait_for(lambda: in_flight(r) == n + 1, "the request in flight")

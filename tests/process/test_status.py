@@ -76,7 +76,7 @@ def test_fibers_tell_what_they_wait_for():
             try:
                 began = time.monotonic()
                 answer = json.loads(r.cli("status", "--fibers", "--json").stdout)
-                assert time.monotonic() - began >= 1
+                assert time.monotonic() - began >= 3
                 assert [w["pid"] for w in answer["workers"] if w["fibers"] is None] == [stuck]
                 text = r.cli("status", "--fibers").stdout
                 assert f"pid {stuck}):\ndoes not answer\n" in text and "the-sleeper" in text

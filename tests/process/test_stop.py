@@ -177,6 +177,21 @@ def test_stop_command_through_the_pidfile():
         assert r.cli("stop").returncode == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_stop_command_of_somebody_else():
+    """It says that there is a server, and whose it is not."""
+    with Ragd() as r:
+        pidfile = r.dir / "ragd.pid"
+        r.write_config({"server": {"pidfile": str(pidfile)}})
+        assert "reloaded" in hup(r)
+        r.dir.chmod(0o755)
+        done = r.cli("stop", user="nobody")
+        assert done.returncode == 1 and f"{pidfile} cannot be seen from here as pid {r.pid}: stop it as its user" in done.stderr
+        done = r.cli_bare("stop", "--set", f"server.control={r.control}", user="nobody")
+        assert (done.returncode, done.stderr) == (1, "ragd: permission denied at server.control: run this as the user of the server\n")
+        assert r.proc.poll() is None
+
+
 def test_a_connection_made_just_before_the_stop_is_still_served():
     """Accepted, but its request is still on the way: nothing tells the client that it may not send it."""
 

@@ -1,17 +1,19 @@
 """Keeping workers alive: deaths, boots that fail, scaling, parking, orphans."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import re
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 
 from load import Load
-from ragdtest import Ragd, alive, fetch, free_port, in_flight, report, wait_for
+from ragdtest import BIN, Ragd, alive, fetch, free_port, in_flight, report, wait_for
 from watch import also_as_pid_1, hup, ready
 
 NO_BOOT = 3
@@ -22,6 +24,7 @@ NO_BOOT = 3
 def test_a_killed_worker_is_replaced(Server, role):
     with Server() as r:
         victim = wait_for(lambda: ready(r, role), "the worker")[0]
+        wait_for(lambda: in_flight(r) == 0, "the end of the probe")
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: ready(r, role) not in ([], [victim]), "the replacement")
         line = r.wait_log(" died: ")
@@ -30,6 +33,22 @@ def test_a_killed_worker_is_replaced(Server, role):
         worker = next(w for w in r.status()["workers"] if w["role"] == role)
         assert worker["restarts"] == 1
         assert r.get("/livez").status_code == 200
+
+
+def test_whoever_starts_it_may_ignore_its_children():
+    """That is inherited, and then the kernel tells nobody of their deaths."""
+    r = Ragd()
+    r.prefix = ["env", "--ignore-signal=CHLD"]
+    with r:
+        for role in ("http", "ingest"):
+            victim = ready(r, role)[0]
+            os.kill(victim, signal.SIGKILL)
+            r.wait_log(f"pid {victim}) died: signal 9 (KILL)")
+            wait_for(lambda: ready(r, role) not in ([], [victim]), "the replacement")
+        assert r.stop() == 0
+        ingest = [*r.prefix, BIN, "ingest", "-c", str(r.file), "--json", "--jobs", "2", __file__]
+        done = subprocess.run(ingest, capture_output=True, text=True, env=r.environ())
+        assert done.returncode == 0 and json.loads(done.stdout)["ready"] == 1, done
 
 
 def test_requests_that_died_with_a_worker_are_named():
