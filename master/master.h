@@ -64,6 +64,7 @@ struct master_args {
 };
 
 enum reload_step {
+    RELOAD_WAIT,   /* as many old generations drain as may: one shall have ended, within server.boot_timeout */
     RELOAD_CANARY, /* one worker of the next generation boots; the others do not know of it */
     RELOAD_ROLL,   /* it was READY: for each new one that is, an old one leaves */
 };

@@ -19,6 +19,7 @@ static void roll(struct master *m, int64_t now);
 static void commit(struct master *m, int64_t now);
 static bool only_pushed(const struct config *old, const struct config *new);
 static void push(struct master *m);
+static uint32_t oldest_kept(const struct master *m);
 
 const struct reload_end *reload_end_of(const struct master *m, uint32_t number)
 {
@@ -71,18 +72,12 @@ uint32_t reload_start(struct master *m)
         return number;
     }
     m->phase = MASTER_RELOADING;
-    r->step = RELOAD_CANARY;
+    r->step = RELOAD_WAIT;
     r->progress_ns = r->start_ns;
     r->ready = 0;
-    for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++)
-        r->before[role] = crew_count(m, m->gen, role, false);
-    r->canary = crew_add(m, r->next, m->args.http ? ROLE_HTTP : ROLE_INGEST);
-    if (!r->canary) {
-        give_up(m);
-        fail(m, "canary", "no slot is free: too many workers are still leaving");
-        return number;
-    }
-    r->canary->once = true;
+    if (oldest_kept(m))
+        log_info("the reload waits: workers of %d generations still drain", (int)OLD_MAX);
+    reload_tick(m, r->start_ns);
     return number;
 }
 
@@ -94,6 +89,23 @@ static int refuse(const struct config *old, const struct config *new, struct err
             return err_set(e, ERR_VALIDATION, "%s cannot be changed by a reload: it needs `ragd upgrade` or a restart",
                            config_key_name((enum config_key)key));
     return 0;
+}
+
+/* Of the old generations that drain as many are kept as may at the same time: the number of the oldest of these; 0: there
+ * are not so many. */
+static uint32_t oldest_kept(const struct master *m)
+{
+    uint32_t kept = m->gen->number;
+    for (int i = 0; i < OLD_MAX && kept; i++) {
+        uint32_t next = 0;
+        crew_for_each (w, &m->crew) {
+            uint32_t number = m->sb->slot[w->slot].generation;
+            if (w->pid && !w->gen && number < kept && number > next)
+                next = number;
+        }
+        kept = next;
+    }
+    return kept;
 }
 
 /* True when something has changed, and nothing that running workers could not be told. A HUP without any change exchanges
@@ -220,9 +232,30 @@ static void canary_died(struct master *m)
     fail(m, "canary", reason);
 }
 
+static void send_canary(struct master *m, int64_t now)
+{
+    struct reload *r = &m->reload;
+    r->step = RELOAD_CANARY;
+    r->progress_ns = now;
+    for (enum role role = ROLE_HTTP; role < ROLE_COUNT; role++)
+        r->before[role] = crew_count(m, m->gen, role, false);
+    r->canary = crew_add(m, r->next, m->args.http ? ROLE_HTTP : ROLE_INGEST);
+    if (r->canary) {
+        r->canary->once = true;
+        return;
+    }
+    give_up(m);
+    fail(m, "canary", "no slot is free: too many workers are still leaving");
+}
+
 void reload_tick(struct master *m, int64_t now)
 {
     struct reload *r = &m->reload;
+    if (r->step == RELOAD_WAIT) {
+        if (!oldest_kept(m) || now - r->progress_ns > r->next->cfg->server_boot_timeout * MS)
+            send_canary(m, now);
+        return;
+    }
     if (r->step == RELOAD_CANARY) {
         if (r->canary->gen != r->next || r->canary->failures)
             canary_died(m);
@@ -332,16 +365,7 @@ static void roll(struct master *m, int64_t now)
 /* Long requests must not pile up generations: the oldest of those that drain end now. */
 static void cap_old(struct master *m)
 {
-    uint32_t kept = m->gen->number;
-    for (int i = 0; i < OLD_MAX && kept; i++) {
-        uint32_t next = 0;
-        crew_for_each (w, &m->crew) {
-            uint32_t number = m->sb->slot[w->slot].generation;
-            if (w->pid && !w->gen && number < kept && number > next)
-                next = number;
-        }
-        kept = next;
-    }
+    uint32_t kept = oldest_kept(m);
     crew_for_each (w, &m->crew)
         if (w->pid && !w->gen && m->sb->slot[w->slot].generation < kept && w->asked < ASK_QUIT) {
             log_warn("worker %u (%s, pid %d) still drains, but two younger generations do so, too: ending it", w->slot,

@@ -363,11 +363,31 @@ def test_sockets_of_a_reload_that_failed_are_free_again(half_exchanged):
     assert fetch(f"http://127.0.0.1:{new}/livez") == 200
 
 
+def old_ones_drain(r):
+    """Where each generation has one http worker: it reads the order to leave a moment after the verdict."""
+    return [w["state"] for w in r.status()["workers"] if w["role"] == "http"].count("READY") == 1
+
+
+def test_reloads_in_a_row_wait_for_what_is_in_flight():
+    """Each finds a request that outlives the next two, and nobody is cut off."""
+    with Ragd({"server": {"graceful_timeout": "1h"}}) as r, concurrent.futures.ThreadPoolExecutor(5) as pool:
+        requests = []
+        for _ in range(5):
+            wait_for(lambda: old_ones_drain(r), "the old ones to accept no more")
+            requests.append(pool.submit(fetch, f"{r.url}/debug/sleep?ms=4000"))
+            wait_for(lambda: any(w["in_flight"] for w in r.status()["workers"] if w["pid"] in ready(r)), "the request in flight")
+            assert "reloaded" in hup(r)
+        assert [request.result() for request in requests] == [200] * 5
+        assert "the reload waits: workers of 2 generations still drain" in r.log()
+        assert "ending it" not in r.log()
+
+
 def test_only_two_old_generations_may_drain():
-    with Ragd({"server": {"graceful_timeout": "1h"}}) as r, concurrent.futures.ThreadPoolExecutor(4) as pool:
+    """Longer than a boot may take, a reload does not wait for them."""
+    with Ragd({"server": {"graceful_timeout": "1h", "boot_timeout": "8s"}}) as r, concurrent.futures.ThreadPoolExecutor(4) as pool:
         requests, holders = [], []
         for n in range(3):
-            wait_for(lambda: [w["state"] for w in r.status()["workers"] if w["role"] == "http"].count("READY") == 1, "the old ones to drain")
+            wait_for(lambda: old_ones_drain(r), "the old ones to accept no more")
             holders.append(ready(r)[0])
             requests.append(pool.submit(fetch, f"{r.url}/debug/sleep?ms=60000"))
             wait_for(lambda: in_flight(r) == n + 1, "the request in flight")
