@@ -29,5 +29,6 @@ struct heritage {
     int access_fd; /* access log, -1 = off */
     int statm_fd;  /* the worker's own /proc/self/statm, which its root directory may not have; -1: none */
     bool prove;    /* must have shown that it is ready before it serves: a reload or an upgrade hangs on it */
+    bool no_store; /* those that serve now say that the store is away: nobody expects more of this one */
     bool migrate;  /* may change the schema of the database; not in an upgrade that is still undecided */
 };

@@ -101,7 +101,8 @@ struct slot {
     _Atomic int64_t beat_ns;  /* owner: the loop turned at this time */
     _Atomic int connections;  /* owner; read by siblings that decide whether to accept */
     _Atomic int recycle;      /* owner: enum recycle, why it asks to be replaced; master: none, at the fork */
-    int64_t rss_kb, cpu_us;   /* owner, about once a second */
+    _Atomic int64_t store_ok_ns, store_away_ns; /* owner: when /readyz last found the store, and when not; 0: never */
+    int64_t rss_kb, cpu_us;                     /* owner, about once a second */
     _Atomic uint32_t
         order; /* owner: serial of the last order of the master that it carried out; master: of the last before the fork */
     struct window window;         /* owner, about once a second */

@@ -44,6 +44,20 @@ static void close_others(const struct heritage *h)
     close_range(from, ~0U, 0);
 }
 
+/* As those that serve have said last, when they were asked for /readyz. */
+static bool store_away(const struct master *m)
+{
+    int64_t ok = 0, away = 0;
+    crew_for_each (w, &m->crew) {
+        const struct slot *s = &m->sb->slot[w->slot];
+        if (w->gen != m->gen || !crew_ready(m, w))
+            continue;
+        ok = s->store_ok_ns > ok ? s->store_ok_ns : ok;
+        away = s->store_away_ns > away ? s->store_away_ns : away;
+    }
+    return away > ok;
+}
+
 void child_run(const struct master *m, const struct worker *w, int channel)
 {
     const struct generation *g = w->gen;
@@ -58,6 +72,7 @@ void child_run(const struct master *m, const struct worker *w, int channel)
         .channel = channel,
         .access_fd = g->logs.access,
         .prove = w->once || m->heir.step == HEIR_BOOT,
+        .no_store = store_away(m),
         .migrate = m->phase != MASTER_UPGRADING && !m->upgrade.resuming,
     };
     char label[24];

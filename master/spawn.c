@@ -334,6 +334,8 @@ static void fork_worker(struct master *m, struct worker *w, int64_t now)
     atomic_store(&s->fork_ns, now);
     atomic_store(&s->ready_ns, 0);
     atomic_store(&s->beat_ns, 0);
+    atomic_store(&s->store_ok_ns, 0);
+    atomic_store(&s->store_away_ns, 0);
     s->last_words[0] = 0;
     atomic_store(&s->recycle, RECYCLE_none);
     atomic_store(&s->order, m->order);

@@ -12,4 +12,5 @@ struct app {
     struct store *store; /* backends.store */
     int jobs_fd;         /* -1: nobody to wake */
     bool draining;
+    bool proving; /* it asks itself for /readyz, before it serves: heritage.prove */
 };

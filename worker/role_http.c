@@ -21,8 +21,10 @@ static suspends int http_start(const struct heritage *h, struct err *e)
         return -1;
     http.app.store = http.app.backends.store;
     http.dispatch = dispatch_new(h->cfg);
+    http.app.proving = h->prove;
     if (http_server_start(h, &http.app, &ops, &http.server, e) || (h->prove && probe_ready(http.server, h->cfg, e)))
         return -1;
+    http.app.proving = false;
     return http_server_open(http.server, e);
 }
 

@@ -93,7 +93,8 @@ suspends static void drain_main(void *arg)
 suspends static int start(const struct heritage *h, struct err *e)
 {
     role.h = h;
-    if (backends_open(h->cfg, h->migrate, &role.backends, e) || (h->prove && STORE_CALL(role.backends.store, check, e)))
+    bool prove = h->prove && !h->no_store;
+    if (backends_open(h->cfg, h->migrate, &role.backends, e) || (prove && STORE_CALL(role.backends.store, check, e)))
         return -1;
     role.runner = job_runner_start(h->cfg, role.backends.store, &role.backends, h->jobs_fd, job_kinds, n_job_kinds);
     if (!role.runner)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from load import Load
-from ragdtest import Ragd, alive, children_of, free_port, report, wait_for
+from ragdtest import Postgres, Ragd, alive, children_of, free_port, report, wait_for
 from watch import Background, hup, ready
 
 
@@ -212,6 +212,22 @@ def test_workers_that_have_no_database_change_nothing(url, role):
         assert r.cli("reload").returncode == 0
     finally:
         r.close()
+
+
+def test_a_reload_need_not_find_what_the_server_has_lost():
+    """It changes other things, and the workers that serve have no database either. From when one has, it must."""
+    with Postgres() as postgres, Ragd({"database": {"url": postgres.new_database(), "auto_migrate": True}}) as r:
+        postgres.kill()
+        wait_for(lambda: r.get("/readyz").status_code == 503, "the loss to be noticed")
+        r.write_config({"embedding": {"timeout": "7s"}})
+        assert r.cli("reload").returncode == 0 and r.status()["generation"] == 2
+        assert r.get("/livez").status_code == 200
+        r.get("/readyz")  # the new worker knows it as well
+        postgres.start()
+        wait_for(lambda: r.get("/readyz").status_code == 200, "the database to be found again")
+        r.write_config({"database": {"url": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}})
+        done = r.cli("reload")
+        assert done.returncode == 1 and "database" in done.stderr, done
 
 
 def test_a_slow_connection_that_is_idle_makes_room(postgres):

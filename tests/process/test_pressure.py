@@ -41,6 +41,18 @@ def works(r):
     return r.get("/api/v1/collections").status_code
 
 
+def test_a_reload_is_no_request(ragd):
+    """It may be the one that makes room."""
+    set_pressure(ragd, 90)
+    ragd.wait_log("short of memory: nobody could run for 90%")
+    ragd.write_config({"server": {"workers": 1, "limit_core": "none"}})
+    assert ragd.cli("reload").returncode == 0
+    wait_for(lambda: len(ragd.workers()) == 2, "the others to leave")
+    assert ragd.get("/readyz").json() == {"status": "not_ready", "reason": "short of memory"}
+    set_pressure(ragd, 0)
+    wait_for(lambda: ragd.get("/readyz").status_code == 200, "the end of it")
+
+
 def test_requests_are_refused_until_it_is_over(ragd):
     assert works(ragd) == 200
     set_pressure(ragd, 29.99)

@@ -39,7 +39,8 @@ static void write_check(struct json_out *o, bool ok, double ms, const char *why)
 }
 
 /* The store's check covers reachability and schema. A worker that stops is not ready whatever its backends say. Those that
- * answers can do without are asked only if somebody wants to know: a probe must not wait for them. */
+ * answers can do without are asked only if somebody wants to know: a probe must not wait for them. One that proves itself
+ * need not be better than those that serve, where it would not be the one to blame. */
 suspends int api_readyz(struct request *r, struct err *e)
 {
     static const char *const allowed[] = {"verbose", NULL};
@@ -47,16 +48,19 @@ suspends int api_readyz(struct request *r, struct err *e)
     struct checkup more[CHECKUPS];
     struct err why = {0};
     struct str value;
-    bool verbose = request_query(r, STR("verbose"), &value), degraded = false;
+    bool verbose = request_query(r, STR("verbose"), &value), degraded = false, proving = r->app->proving;
     if (request_query_only(r, allowed, e))
         return -1;
     const char *reason = r->app->draining || (sb && sb->draining) ? "draining" : NULL;
-    if (!reason && sb && sb->shedding)
+    if (!reason && sb && sb->shedding && !proving)
         reason = "short of memory";
     int64_t start = clock_ns();
     bool db = STORE_CALL(r->app->store, check, &why) == 0;
-    double ms = (double)((clock_ns() - start) / 1000) / 1000;
-    if (!reason && !db)
+    int64_t end = clock_ns();
+    double ms = (double)((end - start) / 1000) / 1000;
+    if (!proving)
+        atomic_store(db ? &slot_self->store_ok_ns : &slot_self->store_away_ns, end);
+    if (!reason && !db && !(proving && r->app->heritage->no_store))
         reason = why.msg;
     if (verbose)
         checkup(&r->app->backends, more);
