@@ -150,8 +150,8 @@ static bool is_service_link(const struct variable *v)
 
 /* With our prefix and no keys: fault injection, and what a hook is told, which may run a command of ours. */
 static const char *const others[] = {
-    "RAGD_FAULT_BOOT", "RAGD_FAULT_PRESSURE", "RAGD_EVENT",       "RAGD_PID",  "RAGD_GENERATION",
-    "RAGD_REASON",     "RAGD_WORKER_PID",     "RAGD_WORKER_SLOT", "RAGD_ROLE", "RAGD_REQUESTS",
+    "RAGD_FAULT_BOOT", "RAGD_FAULT_ROLE", "RAGD_FAULT_PRESSURE", "RAGD_EVENT", "RAGD_PID",      "RAGD_GENERATION",
+    "RAGD_REASON",     "RAGD_WORKER_PID", "RAGD_WORKER_SLOT",    "RAGD_ROLE",  "RAGD_REQUESTS",
 };
 
 /* Names with our prefix are ours: one that no key has is a mistake. */

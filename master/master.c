@@ -77,18 +77,29 @@ static void show_title(const struct master *m)
                           : "");
 }
 
-static void give_up(struct master *m)
+/* Whoever takes over for another needs all workers; a server that starts, one. */
+static const struct worker *hopeless(const struct master *m)
 {
-    char how[360];
-    log_error("no worker has ever become ready, and each has failed three times: giving up");
-    crew_describe_death(m, &m->crew.v[0], how, sizeof how);
-    snprintf(m->heir.reason, sizeof m->heir.reason, "no worker could boot: %s", how);
+    bool heir = m->heir.step == HEIR_BOOT;
+    return m->was_ready && !heir ? NULL : crew_hopeless(&m->crew, !heir);
+}
+
+static void give_up(struct master *m, const struct worker *w)
+{
+    char how[320];
+    crew_describe_death(m, w, how, sizeof how);
+    if (m->heir.step == HEIR_BOOT)
+        log_error("an %s worker has failed three times: giving up", role_name(w->role));
+    else
+        log_error("no worker has ever become ready, and each has failed three times: giving up");
+    snprintf(m->heir.reason, sizeof m->heir.reason, "an %s worker could not boot: %s", role_name(w->role), how);
     m->exit_code = EXIT_NO_BOOT;
     master_stop(m, true);
 }
 
 static void tick(struct master *m)
 {
+    const struct worker *failed;
     int64_t now = m->tick_ns = clock_ns();
     on_wake(m, now);
     on_signals(m); /* before the dead are collected: Ctrl-C reaches the workers, too, and is no reason to fork again */
@@ -108,8 +119,8 @@ static void tick(struct master *m)
     pressure_tick(m, now);
     if (m->phase == MASTER_STOPPING) {
         master_stop_tick(m, now);
-    } else if (!m->was_ready && crew_hopeless(&m->crew)) {
-        give_up(m);
+    } else if ((failed = hopeless(m))) {
+        give_up(m, failed);
     } else {
         master_announce(m);
     }

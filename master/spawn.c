@@ -279,17 +279,18 @@ bool crew_booting(const struct crew *c)
     return false;
 }
 
-bool crew_hopeless(const struct crew *c)
+const struct worker *crew_hopeless(const struct crew *c, bool all)
 {
-    int n = 0;
+    const struct worker *hopeless = NULL;
     crew_for_each (w, c) {
         if (!w->gen || w->role == ROLE_STATUS)
             continue;
-        if (w->failures < HOPELESS)
-            return false;
-        n++;
+        if (w->failures >= HOPELESS)
+            hopeless = w;
+        else if (all)
+            return NULL;
     }
-    return n > 0;
+    return hopeless;
 }
 
 int64_t crew_delay_ms(unsigned failures)

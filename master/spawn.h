@@ -68,7 +68,8 @@ int crew_alive(const struct crew *c);
 bool crew_booting(const struct crew *c);
 /* How its last process ended, and why, when that is known: "exit 3: /readyz says: the database cannot be reached". */
 void crew_describe_death(const struct master *m, const struct worker *w, char *out, size_t cap);
-bool crew_hopeless(const struct crew *c); /* each entry has failed to boot three times */
+/* One that has failed to boot three times in a row; with `all` only if there is no other. NULL: there is hope. */
+const struct worker *crew_hopeless(const struct crew *c, bool all);
 
 /* Delay before the next fork after `failures` in a row, without the jitter: 0, 100, 200, 400 … 30000 ms. */
 int64_t crew_delay_ms(unsigned failures);

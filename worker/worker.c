@@ -271,12 +271,12 @@ static void on_flush(void *arg)
 /* ---- booting ---- */
 
 /* RAGD_FAULT_BOOT=delay:MS|exit:CODE|hang|die:MS, several with commas, or @FILE for the file that says so; for tests of the
- * master. Whether this one is wanted, and the number behind it. */
+ * master; RAGD_FAULT_ROLE limits it to one. Whether this one is wanted, and the number behind it. */
 static bool fault_wanted(const char *name, int *number)
 {
     static char text[64];
-    const char *fault = getenv("RAGD_FAULT_BOOT");
-    if (!fault || !w.h->cfg->debug_faults)
+    const char *fault = getenv("RAGD_FAULT_BOOT"), *role = getenv("RAGD_FAULT_ROLE");
+    if (!fault || !w.h->cfg->debug_faults || (role && strcmp(role, role_name(w.h->role)) != 0))
         return false;
     if (*fault == '@') {
         int fd = open(fault + 1, O_RDONLY | O_CLOEXEC);
