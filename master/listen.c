@@ -197,6 +197,31 @@ void listen_close_http(struct listen_set *set, const struct listen_set *keep)
     set->n = left;
 }
 
+/* A listening socket that is shut down for reading is one that is bound, as before listen(): see tcp_disconnect() of the
+ * kernel, which lets go only of a port that it has chosen itself. One of a unix socket would never listen again. */
+void listen_rest(struct listen_set *set, const struct listen_set *keep)
+{
+    for (struct bound *b = set->v; b < set->v + set->n; b++) {
+        size_t n = strlen(b->key);
+        bool chosen = n > 2 && strcmp(b->key + n - 2, ":0") == 0;
+        if (b->rests || b->l.unix_socket || chosen || b->activated || listen_find(keep, b->key))
+            continue;
+        b->rests = shutdown(b->l.fd, SHUT_RD) == 0;
+        if (b->rests)
+            log_info("%s refuses connections: the new master does not serve it", b->l.name);
+    }
+}
+
+int listen_wake(struct listen_set *set, int backlog, struct err *e)
+{
+    for (struct bound *b = set->v; b < set->v + set->n; b++) {
+        if (b->rests && listen(b->l.fd, backlog) != 0)
+            return err_errno(e, "cannot listen on %s again", b->l.name);
+        b->rests = false;
+    }
+    return 0;
+}
+
 /* The remedy belongs to the message: it is read by somebody whose server does not start. */
 static int explain(struct err *e, const struct address *a, int port, int error)
 {

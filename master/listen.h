@@ -14,6 +14,7 @@ struct bound {
     ino_t ino;
     bool activated; /* passed to the process at its start: no reload gives it up, its file is never unlinked */
     bool named;     /* activated, and server.bind names it, too */
+    bool rests;     /* bound, and does not listen: listen_rest() */
     bool stored;    /* the service manager keeps a copy for the next start: the file must outlive us */
 };
 
@@ -47,6 +48,11 @@ void listen_close(struct listen_set *set, const struct listen_set *keep);
 /* The same, but those of the status process stay as they are. */
 void listen_close_http(struct listen_set *set, const struct listen_set *keep);
 bool listen_is_admin(const struct bound *b); /* one of the status process */
+
+/* While nobody serves them, the TCP sockets that `keep` does not share refuse connections instead of letting them wait.
+ * They stay bound, for listen_wake(), which fails when another process listens there meanwhile. */
+void listen_rest(struct listen_set *set, const struct listen_set *keep);
+must_use int listen_wake(struct listen_set *set, int backlog, struct err *e);
 
 /* The one with this key, or NULL. */
 const struct bound *listen_find(const struct listen_set *set, const char *key);

@@ -22,7 +22,7 @@ static void hand_over(struct master *m, const char *ready, int64_t now);
 static void park(struct master *m, int64_t now);
 static void come_back(struct master *m, int64_t now);
 static void back(struct master *m, int64_t now);
-static void refuse_rollback(struct master *m);
+static void refuse_rollback(struct master *m, const char *reason);
 static void restore(struct master *m);
 static void conclude(struct master *m);
 static void fail(struct master *m, const char *stage, const char *reason);
@@ -123,6 +123,8 @@ static void step(struct master *m, const struct news *n, int64_t now)
             master_stop(m, false);
         else if (n->died)
             restore(m);
+        else if (crew_alive(&m->crew) == 0)
+            listen_rest(&m->gen->listen, &m->others);
         break;
     case UPGRADE_BACK:
         if (handshake_is(n->text, "STOP", NULL))
@@ -132,7 +134,7 @@ static void step(struct master *m, const struct news *n, int64_t now)
         else if (crew_complete(m, m->gen))
             back(m, now);
         else if (late)
-            refuse_rollback(m);
+            refuse_rollback(m, "the old workers did not become ready within server.boot_timeout");
         break;
     case UPGRADE_RETURN:
         if (handshake_is(n->text, "STOP", NULL)) /* said before it heard BACK */
@@ -281,6 +283,8 @@ static void reclaim(struct master *m)
     atomic_store(&m->sb->handed_over, 0);
     if (pidfile_take(&m->pidfile, &e) != 0)
         log_err(LOG_ERROR, "rollback", &e);
+    if (listen_wake(&m->gen->listen, (int)m->gen->cfg->server_backlog, &e) != 0)
+        log_err(LOG_ERROR, "rollback", &e);
     pidfile_copy_remove(&m->pidfile);
     control_take(m->control);
     notify_send("MAINPID=%d", (int)m->pid);
@@ -330,6 +334,11 @@ static void restore(struct master *m)
 static void come_back(struct master *m, int64_t now)
 {
     struct upgrade *u = &m->upgrade;
+    struct err e = {.code = ERR_NONE};
+    if (listen_wake(&m->gen->listen, (int)m->gen->cfg->server_backlog, &e) != 0) {
+        refuse_rollback(m, e.msg);
+        return;
+    }
     u->step = UPGRADE_BACK;
     u->refused[0] = 0;
     u->deadline = now + m->gen->cfg->server_boot_timeout * MS;
@@ -349,10 +358,10 @@ static void back(struct master *m, int64_t now)
     u->deadline = now + HANDOVER_MS * MS;
 }
 
-static void refuse_rollback(struct master *m)
+static void refuse_rollback(struct master *m, const char *reason)
 {
     struct upgrade *u = &m->upgrade;
-    snprintf(u->refused, sizeof u->refused, "the old workers did not become ready within server.boot_timeout");
+    str_copyz(u->refused, sizeof u->refused, str_of(reason));
     handshake_send(&u->hand, "REFUSED %s", u->refused);
     log_error("not rolled back: %s", u->refused);
     u->step = UPGRADE_WINDOW;

@@ -2,13 +2,14 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 
 import pytest
 
 from load import Load
-from ragdtest import alive, fetch, in_flight, report, wait_for
+from ragdtest import alive, fetch, free_port, in_flight, report, wait_for
 from upgrades import Manager, Pidfile, Server, reloads, upgrade
 from watch import ready, sleeps
 
@@ -34,6 +35,27 @@ def test_a_new_master_that_dies_in_the_window_is_replaced_by_the_old_one():
         status = r.status()
         assert status["phase"] == "IDLE" and "signal 9" in status["upgrades"]["last"]["reason"]
         upgrade(r)
+
+
+def test_addresses_that_nobody_serves_refuse():
+    """A client of one that the new master does not have is not kept waiting until the window ends; a rollback brings it back."""
+    r = Server({"server": {"rollback_window": "10m"}})
+    with r:
+        old, moved = r.url, free_port()
+        r.write_config({"server": {"bind": [f"127.0.0.1:{moved}"]}})
+        upgrade(r)
+        wait_for(lambda: fetch(f"{old}/livez", 2) == "ConnectionRefusedError", r.log)
+        assert fetch(f"http://127.0.0.1:{moved}/livez") == 200
+        assert r.cli("rollback").returncode == 0
+        assert fetch(f"{old}/livez") == 200
+        new = upgrade(r)
+        wait_for(lambda: fetch(f"{old}/livez", 2) == "ConnectionRefusedError", r.log)
+        with socket.create_server(("127.0.0.1", r.port)):  # somebody else finds it free
+            done = r.cli("rollback")
+            assert done.returncode == 1 and f"cannot listen on 127.0.0.1:{r.port} again: Address already in use" in done.stderr, done
+        assert fetch(f"http://127.0.0.1:{moved}/livez") == 200
+        os.kill(new, signal.SIGKILL)
+        wait_for(lambda: fetch(f"{old}/livez") == 200, r.log)
 
 
 def test_rollback_on_request():
