@@ -253,7 +253,7 @@ int estate_read(struct estate *s, struct err *e)
 void estate_release(struct estate *s, const struct listen_set *used)
 {
     for (int i = 0; i < s->listen.n; i++) /* their files are the other master's */
-        if (!listen_find(used, s->listen.v[i].key))
+        if (!listen_shares(used, &s->listen.v[i]))
             close(s->listen.v[i].l.fd);
     if (s->pidfile.fd >= 0)
         close(s->pidfile.fd);

@@ -67,11 +67,17 @@ static int keep_activated(struct listen_set *set, const struct listen_set *old, 
     return 0;
 }
 
+/* Somebody has removed the file: nobody can connect to this one any more. */
+static bool is_lost(const struct bound *b)
+{
+    return b->l.unix_socket && !b->activated && !listen_is_at(b->l.name + strlen("unix:"), b->dev, b->ino);
+}
+
 /* 0, -1 with *e, or 1: an optional address whose family this machine lacks. */
 static int open_one(struct listen_set *set, struct address *a, const struct listen_set *old, int backlog, struct err *e)
 {
     const struct bound *had = listen_find(old, a->key);
-    if (had) {
+    if (had && !is_lost(had)) {
         set->v[set->n++] = *had;
         if (listen(had->l.fd, backlog) != 0) /* on a listening socket: only changes the backlog */
             log_warn("cannot change the backlog of %s: %s", had->l.name, strerror(errno));
@@ -170,9 +176,15 @@ void listen_give(const struct listen_set *set, uid_t uid, gid_t gid)
     }
 }
 
+bool listen_shares(const struct listen_set *set, const struct bound *b)
+{
+    const struct bound *same = listen_find(set, b->key);
+    return same && same->l.fd == b->l.fd;
+}
+
 static void close_one(struct bound *b, const struct listen_set *keep)
 {
-    if (listen_find(keep, b->key))
+    if (listen_shares(keep, b))
         return;
     if (b->l.unix_socket && !b->activated && !b->stored)
         listen_unlink(b->l.name + strlen("unix:"), b->dev, b->ino);

@@ -56,6 +56,8 @@ must_use int listen_wake(struct listen_set *set, int backlog, struct err *e);
 
 /* The one with this key, or NULL. */
 const struct bound *listen_find(const struct listen_set *set, const char *key);
+bool listen_shares(const struct listen_set *set,
+                   const struct bound *b); /* it has the same socket, not only the address */
 
 /* Binds one unix socket at `path` with `mode`, replacing the file that a dead server left, or with `replace` anybody's. It
  * is never absent meanwhile. Non-blocking, CLOEXEC, listening. Returns the descriptor or -1; *dev and *ino identify the

@@ -20,6 +20,7 @@ static void commit(struct master *m, int64_t now);
 static bool only_pushed(const struct config *old, const struct config *new);
 static void push(struct master *m);
 static uint32_t oldest_kept(const struct master *m);
+static bool has_new_sockets(const struct master *m);
 
 const struct reload_end *reload_end_of(const struct master *m, uint32_t number)
 {
@@ -67,7 +68,7 @@ uint32_t reload_start(struct master *m)
         fail(m, stage, e.msg);
         return number;
     }
-    if (only_pushed(m->gen->cfg, r->next->cfg)) {
+    if (only_pushed(m->gen->cfg, r->next->cfg) && !has_new_sockets(m)) {
         push(m);
         return number;
     }
@@ -172,7 +173,7 @@ static bool has_new_sockets(const struct master *m)
 {
     const struct listen_set *next = &m->reload.next->listen;
     for (int i = 0; i < next->n; i++)
-        if (!listen_find(&m->gen->listen, next->v[i].key))
+        if (!listen_shares(&m->gen->listen, &next->v[i]))
             return true;
     return false;
 }

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 
+import httpx
 import pytest
 
 from load import Load
@@ -361,6 +362,25 @@ def test_sockets_of_a_reload_that_failed_are_free_again(half_exchanged):
     r.fault.unlink()
     assert r.cli("reload").returncode == 0
     assert fetch(f"http://127.0.0.1:{new}/livez") == 200
+
+
+@pytest.mark.parametrize("changes", [{}, {"log": {"level": "debug"}}], ids=["without a change", "that could be pushed"])
+def test_a_reload_makes_a_unix_socket_again(changes):
+    r = Ragd()
+    path = r.dir / "http.sock"
+    r.write_config({"server": {"bind": [f"127.0.0.1:{r.port}", f"unix:{path}"]}})
+    with r, Load(r) as load:
+        before = descriptors(r.pid)
+        path.unlink()
+        r.write_config(changes)
+        assert "reloaded" in hup(r)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.get("http://ragd/livez").status_code == 200
+        wait_for(lambda: len(r.workers()) == 2, "the old ones to leave")
+        no_new_descriptors(r.pid, before)
+        load.stop()
+        assert load.errors == 0, load
+        assert r.stop() == 0 and not path.exists()
 
 
 def old_ones_drain(r):
