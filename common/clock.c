@@ -3,6 +3,8 @@
 #include <string.h>
 #include <time.h>
 
+#define ASLEEP_NS SEC
+
 static const char days[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
 static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 
@@ -11,6 +13,12 @@ int64_t clock_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * SEC + t.tv_nsec;
+}
+
+int64_t clock_gap(int64_t due, int64_t now)
+{
+    int64_t late = due ? now - due : 0;
+    return late >= ASLEEP_NS ? late : 0;
 }
 
 int64_t clock_wall_us(void)

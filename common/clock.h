@@ -9,6 +9,11 @@
 int64_t clock_ns(void);      /* CLOCK_MONOTONIC */
 int64_t clock_wall_us(void); /* CLOCK_REALTIME, microseconds since 1970 */
 
+/* How much too late something comes that was due at `due` (0: nothing was), when this is so much that the process cannot
+ * have run: after SIGSTOP, in a frozen cgroup, on a starved machine; else 0. Deadlines are moved by it: what was stopped
+ * has not used its time. Async-signal-safe. */
+int64_t clock_gap(int64_t due, int64_t now);
+
 #define CLOCK_RFC3339_LEN 27 /* 2026-01-02T03:04:05.678901Z */
 /* Writes exactly CLOCK_RFC3339_LEN bytes, no NUL. */
 void clock_rfc3339(char *out, int64_t wall_us);

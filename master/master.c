@@ -16,7 +16,6 @@
 enum {
     TICK_MS = 250,    /* the longest the master sleeps */
     TICK_BUSY_MS = 5, /* while a worker boots, whose READY is seen in the scoreboard, or a command waits */
-    ASLEEP_MS = 1000, /* a tick later than this: the machine or the master was stopped */
 };
 
 static const char *const phase_names[] = {
@@ -150,8 +149,8 @@ static void arm(struct master *m, int64_t now)
 /* After SIGSTOP, a frozen cgroup or a starved machine nobody has missed a deadline but the master itself. */
 static void on_wake(struct master *m, int64_t now)
 {
-    int64_t gap = m->tick_due_ns ? now - m->tick_due_ns : 0;
-    if (gap < ASLEEP_MS * MS)
+    int64_t gap = clock_gap(m->tick_due_ns, now);
+    if (!gap)
         return;
     log_warn("the master was stopped for %.1f s: all deadlines are moved by as much", (double)gap / SEC);
     crew_shift(&m->crew, gap, now);

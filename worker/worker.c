@@ -16,17 +16,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <unistd.h>
 
-enum { EXIT_PLANNED = 0, EXIT_BOOT = 3, EXIT_INTERNAL = 70, DRAIN_POLL_MS = 20, CRASH_STACK = 64 * 1024 };
+enum { EXIT_PLANNED = 0, EXIT_BOOT = 3, EXIT_INTERNAL = 70, CRASH_STACK = 64 * 1024 };
+enum {
+    DRAIN_POLL_MS = 20,
+    DRAIN_TICK_MS = 250, /* as often as the master looks whether it was stopped */
+    LAST_RESORT_MS = 1000,
+};
 
 static struct {
     const struct heritage *h;
     const struct role_ops *role;
     struct event term, quit, intr, beat, drain_poll;
     struct loop_hook flush, turn;
-    int64_t sampled_ns, drain_end_ns;
-    volatile sig_atomic_t told; /* to leave: the time for it runs */
+    int64_t sampled_ns;
+    _Atomic int64_t drain_end_ns, tick_due_ns; /* a signal handler moves them */
+    volatile sig_atomic_t told;                /* to leave: the time for it runs */
     bool draining, canceled, boot_failed;
 } w;
 
@@ -121,10 +128,26 @@ static void poll_soon(void)
 }
 
 /* The last resort needs no loop: a second after the time is up, SIGALRM's default action ends even a worker that
- * spins. A loop that turns sets it anew for what comes next. */
-static void last_resort(int64_t ms)
+ * spins. A tick that comes late tells that the process was stopped, before the loop sees what time it is. */
+static void on_drain_tick(int sig)
 {
-    alarm((unsigned)(ms / 1000) + 1 + (ms % 1000 != 0)); /* async-signal-safe */
+    int64_t now = clock_ns();
+    w.drain_end_ns += clock_gap(w.tick_due_ns, now);
+    w.tick_due_ns = now + DRAIN_TICK_MS * MS;
+    if (now < w.drain_end_ns + LAST_RESORT_MS * MS)
+        return;
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+/* Async-signal-safe, as is all that the tick does. */
+static void start_ticks(void)
+{
+    static const struct itimerval every = {{0, DRAIN_TICK_MS * 1000}, {0, DRAIN_TICK_MS * 1000}};
+    struct sigaction sa = {.sa_handler = on_drain_tick, .sa_flags = SA_RESTART | SA_NODEFER | SA_ONSTACK};
+    w.tick_due_ns = clock_ns() + DRAIN_TICK_MS * MS;
+    sigaction(SIGALRM, &sa, NULL);
+    setitimer(ITIMER_REAL, &every, NULL);
 }
 
 static void cancel_all(void)
@@ -132,9 +155,8 @@ static void cancel_all(void)
     if (w.canceled)
         return;
     w.canceled = true;
-    last_resort(w.h->cfg->server_fast_timeout);
-    w.role->cancel();
     w.drain_end_ns = clock_ns() + w.h->cfg->server_fast_timeout * MS;
+    w.role->cancel();
 }
 
 /* The time runs from the first word, whoever says it again: a master that dies after its TERM makes the kernel send
@@ -145,7 +167,7 @@ static void start_clock(void)
         return;
     w.told = 1;
     w.drain_end_ns = clock_ns() + w.h->cfg->server_graceful_timeout * MS;
-    last_resort(w.h->cfg->server_graceful_timeout);
+    start_ticks();
 }
 
 /* Runs in the signal handler itself: a loop that spins would never come to its events, and without a master nobody

@@ -109,6 +109,19 @@ static void clocks_run(void **state)
     assert_true(w / 1000000 - (int64_t)time(NULL) <= 1);
 }
 
+static void what_is_too_late_was_stopped(void **state)
+{
+    static const struct {
+        int64_t due, now, gap;
+    } cases[] = {
+        {5 * SEC, 4 * SEC, 0}, {5 * SEC, 5 * SEC, 0},       {5 * SEC, 6 * SEC - 1, 0},
+        {0, 6 * SEC, 0},       {5 * SEC, 6 * SEC, 1 * SEC}, {5 * SEC, 3600 * SEC, 3595 * SEC},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(clock_gap(cases[i].due, cases[i].now), cases[i].gap);
+}
+
 static void uuids_increase_and_carry_their_time(void **state)
 {
     int64_t before = clock_wall_us();
@@ -184,6 +197,7 @@ int main(void)
         cmocka_unit_test(agrees_with_libc),
         cmocka_unit_test(http_dates),
         cmocka_unit_test(clocks_run),
+        cmocka_unit_test(what_is_too_late_was_stopped),
         cmocka_unit_test(uuids_increase_and_carry_their_time),
         cmocka_unit_test(uuid_text_reads_back),
         cmocka_unit_test(uuids_differ_after_a_fork),
