@@ -16,10 +16,15 @@ static void arm(struct timeouts *ts, int64_t at_ns)
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct timeouts *ts = arg;
-    int64_t now = loop_now(), next = 0;
+    int64_t now = loop_now(), next = 0, due = ts->armed_ns;
     (void)fd;
     (void)what;
     ts->armed_ns = 0;
+    ts->late = !ts->late && clock_gap(due, now);
+    if (ts->late) { /* once: a loop that is always late must still come to an end with somebody */
+        arm(ts, now);
+        return;
+    }
     for (int i = 0; i < ts->n; i++) {
         struct timeout_list *l = &ts->list[i];
         if (!l->limit_ns)

@@ -20,6 +20,7 @@ struct timeouts {
     int n;
     struct event timer;
     int64_t armed_ns; /* when the timer fires; 0: not armed */
+    bool late;        /* the process was stopped meanwhile: what has come since then is read before anybody expires */
     void (*expired)(void *arg, struct timeout *t, int list);
     void *arg;
 };
