@@ -63,6 +63,26 @@ def test_boot_timeout():
         r.close()
 
 
+def test_a_turn_of_the_loop_that_takes_long_is_logged():
+    """By the worker whose loop it was, with its length; only from server.loop_stall_warn on, which a reload changes."""
+    with Ragd({"server": {"loop_stall_warn": "1m"}}) as r:
+        (worker,) = ready(r)
+
+        def stalls():
+            assert r.get("/debug/spin?ms=300").status_code == 200
+            turns = re.findall(rf"warn  \[http:0 {worker}\] a turn of the loop took (\d+) ms\n", r.log())
+            return [int(ms) for ms in turns if int(ms) >= 300]
+
+        def counted():
+            return int(re.search(r"^ragd_loop_stalls_total.* (\d+)$", r.get("/metrics").text, re.M)[1])
+
+        assert stalls() == [] and counted() == 0
+        r.write_config({"server": {"loop_stall_warn": "200ms"}})
+        assert r.cli("reload").returncode == 0 and ready(r) == [worker]
+        seen = wait_for(stalls, lambda: f"a stall to be logged:\n{r.log()}")
+        assert counted() >= len(seen)
+
+
 def all_beat(r):
     """Every worker beats again: from here on there is nothing that the master could hold against one."""
     return all(w["beat_age_s"] < 1 for w in r.status()["workers"])
