@@ -14,7 +14,7 @@ import time
 from ragdtest import Ragd, alive, fetch, in_flight, stat_of, wait_for
 from test_hooks import hook
 from upgrades import Server as Upgradable
-from upgrades import stop_all
+from upgrades import stop_all, upgrade
 from watch import OUTCOMES, also_as_pid_1, ready
 
 LIMIT = 5  # seconds: the time that a test is about
@@ -114,6 +114,16 @@ def test_an_upgrade():
         wait_for(lambda: r.proc.poll() is not None or "upgrade failed" in r.log(), lambda: f"the outcome:\n{r.log()}")
         assert "upgrade failed" not in r.log()
         assert r.wait_exit() == 0 and r.server() != r.pid
+        stop_all(r)
+
+
+def test_a_rollback_window():
+    r = Upgradable({"server": {"rollback_window": f"{LIMIT}s"}})
+    with r:
+        upgrade(r)
+        suspend(r)
+        assert r.cli("rollback").returncode == 0, r.log()
+        assert r.server() == r.pid
         stop_all(r)
 
 
