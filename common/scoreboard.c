@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAGIC = 0x52414744, VERSION = 2, WINDOW_S = 10 };
+enum { MAGIC = 0x52414744, VERSION = 3, WINDOW_S = 10 };
 
 static struct slot private_slot;
 struct slot *slot_self = &private_slot;

@@ -103,6 +103,7 @@ struct slot {
     _Atomic int recycle;      /* owner: enum recycle, why it asks to be replaced; master: none, at the fork */
     _Atomic int64_t store_ok_ns, store_away_ns; /* owner: when /readyz last found the store, and when not; 0: never */
     int64_t rss_kb, cpu_us;                     /* owner, about once a second */
+    int64_t anon_kb;                            /* owner, likewise: of rss_kb, what maps no file and so is its alone */
     _Atomic uint32_t
         order; /* owner: serial of the last order of the master that it carried out; master: of the last before the fork */
     struct window window;         /* owner, about once a second */

@@ -112,8 +112,9 @@ static void worker(struct buf *b, const struct slot *s, int64_t now)
     quantile(b, "p50_ms", w, 0.50);
     buf_lit(b, ",");
     quantile(b, "p99_ms", w, 0.99);
-    buf_printf(b, ",\"rss_kb\":%lld,\"cpu_ms\":%lld,\"restarts\":%u,\"failures\":%u,", (long long)(pid ? s->rss_kb : 0),
-               (long long)s->cpu_us / 1000, s->restarts, s->failures);
+    buf_printf(b, ",\"rss_kb\":%lld,\"anon_kb\":%lld,\"cpu_ms\":%lld,\"restarts\":%u,\"failures\":%u,",
+               (long long)(pid ? s->rss_kb : 0), (long long)(pid ? s->anon_kb : 0), (long long)s->cpu_us / 1000,
+               s->restarts, s->failures);
     text(b, "recycle", recycle_name((enum recycle)atomic_load(&s->recycle)));
     buf_lit(b, ",");
     last_death(b, s);

@@ -49,7 +49,7 @@ static void take_up(struct master *m, struct worker *w, int64_t now)
     w->recycle = wish(m, w, now);
     log_info("worker %u (%s, pid %d) asks to be replaced: %s; age %.1f s, %lld MB", w->slot, role_name(w->role),
              (int)w->pid, recycle_name(w->recycle), (double)(now - w->fork_ns) / SEC,
-             (long long)m->sb->slot[w->slot].rss_kb / 1024);
+             (long long)m->sb->slot[w->slot].anon_kb / 1024);
 }
 
 static void release_if_spare(struct master *m, struct worker *w)

@@ -33,7 +33,7 @@ enum recycle recycle_due(const struct config *cfg, int64_t now)
         return RECYCLE_requests;
     if (cfg->server_max_lifetime && (double)(now - self.start_ns) >= lifetime)
         return RECYCLE_lifetime;
-    if (cfg->server_max_rss && slot_self->rss_kb >= cfg->server_max_rss / 1024)
+    if (cfg->server_max_rss && slot_self->anon_kb >= cfg->server_max_rss / 1024)
         return RECYCLE_rss;
     return RECYCLE_none;
 }

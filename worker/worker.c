@@ -242,23 +242,32 @@ static void on_orphaned(void)
 
 /* ---- every turn, every beat ---- */
 
+/* Mapped files (libraries, the vector index) are resident, but not the worker's: another process that replaces it maps
+ * them as well. */
+static void sample_memory(void)
+{
+    char text[64];
+    ssize_t n = pread(w.h->statm_fd, text, sizeof text - 1, 0);
+    if (n <= 0)
+        return;
+    struct str rest = {text, (size_t)n};
+    uint64_t resident, shared, page_kb = (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
+    (void)str_cut(&rest, ' ');
+    if (!str_to_u64(str_cut(&rest, ' '), &resident) || !str_to_u64(str_cut(&rest, ' '), &shared))
+        return;
+    slot_self->rss_kb = (int64_t)(resident * page_kb);
+    slot_self->anon_kb = resident > shared ? (int64_t)((resident - shared) * page_kb) : 0;
+}
+
 static void sample(int64_t now)
 {
     struct rusage u;
-    char text[64];
     w.sampled_ns = now;
     score_sample(now);
     if (getrusage(RUSAGE_SELF, &u) == 0)
         slot_self->cpu_us =
             (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000LL + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
-    ssize_t n = pread(w.h->statm_fd, text, sizeof text - 1, 0);
-    if (n <= 0)
-        return;
-    struct str rest = {text, (size_t)n};
-    uint64_t pages;
-    (void)str_cut(&rest, ' ');
-    if (str_to_u64(str_cut(&rest, ' '), &pages))
-        slot_self->rss_kb = (int64_t)(pages * (uint64_t)sysconf(_SC_PAGESIZE) / 1024);
+    sample_memory();
 }
 
 static void on_beat(evutil_socket_t fd, short what, void *arg)

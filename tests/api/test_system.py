@@ -181,6 +181,8 @@ def test_metrics_parse_and_add_up(api):
     assert after["ragd_store_calls_total", None] > 0
     assert after["ragd_workers", 'role="http",state="READY"'] == 2
     assert any(name == "ragd_worker_rss_bytes" and value > 1e6 for (name, _), value in after.items())
+    anon = {worker: value for (name, worker), value in after.items() if name == "ragd_worker_anon_bytes"}
+    assert max(anon.values()) > 1e6 and all(value <= after["ragd_worker_rss_bytes", worker] for worker, value in anon.items())
 
 
 def test_metrics_count_jobs(api, collection):

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+import openai_server
 from load import Load
 from ragdtest import Ragd, alive, wait_for
 from upgrades import Server, upgrade
@@ -80,7 +81,7 @@ def test_a_worker_that_grows_is_replaced():
     """The limit is set while it runs: how large a worker is depends on the build."""
     with Ragd({"server": {"min_uptime": "0s"}}) as r:
         (first,) = ready(r)
-        size = wait_for(lambda: max(w["rss_kb"] for w in r.status()["workers"]), "the workers to know their size")
+        size = wait_for(lambda: max(w["anon_kb"] for w in r.status()["workers"]), "the workers to know their size")
         r.write_config({"server": {"max_rss": f"{size // 1024 + 64}M"}})
         assert r.cli("reload").returncode == 0
         assert ready(r) == [first] and recycled(r, "rss") == 0
@@ -92,10 +93,50 @@ def test_a_worker_that_grows_is_replaced():
         assert second != first
 
 
+def test_mapped_files_do_not_make_a_worker_large():
+    """Those of the vector index are in the RSS of every worker that searches, and soon in that of its replacement."""
+    chunks, dimension = 384, 16384
+    with (
+        openai_server.running(dimension=dimension) as model,
+        Ragd({"embedding": {"model": "test", "url": model.url}, "server": {"min_uptime": "0s"}}) as r,
+    ):
+        c = r.post("/api/v1/collections", json={"name": "c"}).json()["id"]
+        vector = [int(100 * x) for x in openai_server.embed("kettle", dimension)]
+        for n in range(chunks // 16):
+            body = {"chunks": [{"text": f"chunk {n} {i}", "vector": vector} for i in range(16)]}
+            assert r.post(f"/api/v1/collections/{c}/documents", json=body).status_code == 202
+        wait_for(lambda: r.get(f"/api/v1/collections/{c}").json()["counts"]["chunks"] == chunks, r.log, every=0.1)
+        (before,) = ready(r)
+
+        def worker():
+            return next(w for w in r.status()["workers"] if w["role"] == "http")
+
+        def search():
+            body = {"query": "kettle", "mode": "vector", "collections": [c], "top_k": 100}
+            return r.post("/api/v1/search", json=body).json()["hits"]
+
+        mapped_kb = chunks * dimension // 1024  # a byte for each number is looked at
+        wait_for(lambda: search() and worker()["rss_kb"] - worker()["anon_kb"] > mapped_kb, worker)
+        limit = worker()["anon_kb"] // 1024 + 4
+        assert worker()["rss_kb"] > limit * 1024
+        r.write_config({"server": {"max_rss": f"{limit}M"}})
+        assert r.cli("reload").returncode == 0
+        seen = set()  # by what it has measured: as often, it asks itself whether it is too large
+
+        def measured():
+            search()
+            seen.add(worker()["cpu_ms"])
+            return len(seen) > 3
+
+        wait_for(measured, "the worker to measure itself")
+        now = worker()
+        assert now["recycle"] == "none" and now["rss_kb"] > limit * 1024 and ready(r) == [before], now
+
+
 def test_a_worker_that_is_too_large_from_the_start_is_not_replaced_without_end():
     with Ragd({"server": {"max_rss": "1M", "min_uptime": "1h", "watchdog_timeout": "4s"}}) as r:
         before = ready(r) + ready(r, "ingest")
-        wait_for(lambda: all(w["rss_kb"] > 1024 for w in r.status()["workers"]), "the workers to have measured themselves")
+        wait_for(lambda: all(w["anon_kb"] > 1024 for w in r.status()["workers"]), "the workers to have measured themselves")
         time.sleep(2)  # several beats, after each of which they might ask
         assert ready(r) + ready(r, "ingest") == before
 

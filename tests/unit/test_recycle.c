@@ -22,7 +22,7 @@ static void nothing_is_due_by_default(void **state)
 {
     (void)state;
     slot_self->route[0].by_class[3] = 1000000;
-    slot_self->rss_kb = 1 << 30;
+    slot_self->anon_kb = 1 << 30;
     assert_int_equal(recycle_due(&cfg, clock_ns() + 1000000 * SEC), RECYCLE_none);
 }
 
@@ -62,10 +62,10 @@ static void lifetime_and_memory(void **state)
     (void)state;
     cfg.server_max_lifetime = 10000;
     cfg.server_max_rss = 64 << 20;
-    slot_self->rss_kb = 64 * 1024 - 1;
+    slot_self->anon_kb = 64 * 1024 - 1;
     assert_int_equal(recycle_due(&cfg, clock_ns() + 8 * SEC), RECYCLE_none);
     assert_int_equal(recycle_due(&cfg, clock_ns() + 11 * SEC), RECYCLE_lifetime);
-    slot_self->rss_kb++;
+    slot_self->anon_kb++;
     assert_int_equal(recycle_due(&cfg, clock_ns()), RECYCLE_rss);
 }
 
@@ -82,7 +82,7 @@ static void it_asks_once_and_only_while_it_serves(void **state)
     assert_int_equal(atomic_load(&slot_self->recycle), RECYCLE_requests);
     cfg.server_max_requests = 0;
     cfg.server_max_rss = 1024;
-    slot_self->rss_kb = 1;
+    slot_self->anon_kb = 1;
     recycle_beat(&cfg, clock_ns());
     assert_int_equal(atomic_load(&slot_self->recycle), RECYCLE_requests);
 }

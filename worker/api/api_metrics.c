@@ -142,6 +142,11 @@ static double rss_bytes(const struct slot *s)
     return (double)s->rss_kb * 1024;
 }
 
+static double anon_bytes(const struct slot *s)
+{
+    return (double)s->anon_kb * 1024;
+}
+
 static double cpu_seconds(const struct slot *s)
 {
     return (double)s->cpu_us / 1e6;
@@ -179,7 +184,10 @@ static void write_workers(struct buf *b, const struct scoreboard *sb)
         for (int why = RECYCLE_none + 1; why < RECYCLE_COUNT; why++)
             buf_printf(b, "ragd_worker_recycled_total{role=\"%s\",reason=\"%s\"} %llu\n", role_name((enum role)role),
                        recycle_name((enum recycle)why), (unsigned long long)sb->recycled[role][why]);
-    write_per_worker(b, sb, "worker_rss_bytes", "gauge", "Resident memory of a worker", rss_bytes);
+    write_per_worker(b, sb, "worker_rss_bytes", "gauge", "Resident memory of a worker, mapped files included",
+                     rss_bytes);
+    write_per_worker(b, sb, "worker_anon_bytes", "gauge",
+                     "Resident memory of a worker without mapped files: what server.max_rss limits", anon_bytes);
     write_per_worker(b, sb, "worker_cpu_seconds_total", "counter", "CPU time of a worker", cpu_seconds);
     write_per_worker(b, sb, "worker_connections", "gauge", "Connections of a worker", worker_connections);
     write_per_worker(b, sb, "worker_restarts_total", "counter", "Processes that this worker's slot has had before",
