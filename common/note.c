@@ -29,14 +29,33 @@ void note_write(struct scoreboard *sb, const struct note *n)
     uint64_t now[WORDS], before[WORDS];
     memcpy(now, n, sizeof now);
     copy_out(before, sb->note);
-    if (memcmp(now, before, sizeof now) == 0)
-        return;
     uint32_t version = atomic_load_explicit(&sb->note_version, memory_order_relaxed);
+    if (memcmp(now, before, sizeof now) == 0 && !(version & 1))
+        return;
+    version &= ~1U; /* odd: somebody else has written there */
     atomic_store_explicit(&sb->note_version, version + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
     for (int i = 0; i < WORDS; i++)
         atomic_store_explicit(&sb->note[i], now[i], memory_order_relaxed);
     atomic_store_explicit(&sb->note_version, version + 2, memory_order_release);
+}
+
+#define TEXT(field) str_utf8_end(field, sizeof(field))
+
+/* Whatever was in the scoreboard: it can be told. */
+static void check(struct note *n)
+{
+    n->n_listen = n->n_listen < 0 ? 0 : n->n_listen > LISTEN_MAX ? LISTEN_MAX : n->n_listen;
+    TEXT(n->version);
+    TEXT(n->phase);
+    TEXT(n->config);
+    TEXT(n->sha256);
+    TEXT(n->reload.stage);
+    TEXT(n->reload.reason);
+    TEXT(n->upgrade.stage);
+    TEXT(n->upgrade.reason);
+    for (int i = 0; i < LISTEN_MAX; i++)
+        TEXT(n->listen[i].name);
 }
 
 bool note_read(const struct scoreboard *sb, struct note *out)
@@ -51,6 +70,7 @@ bool note_read(const struct scoreboard *sb, struct note *out)
         if (atomic_load_explicit(&sb->note_version, memory_order_relaxed) != version)
             continue;
         memcpy(out, words, sizeof *out);
+        check(out);
         return true;
     }
     memset(out, 0, sizeof *out);

@@ -31,5 +31,6 @@ void verdict_set(struct verdict *v, int64_t start_ns, const char *failed_stage,
 
 /* For the master: writes `n` unless it says what is written there already. */
 void note_write(struct scoreboard *sb, const struct note *n);
-/* false: the master was writing all the time, or has died while it did; *out is empty then. */
+/* false: the master was writing all the time, or has died while it did; *out is empty then. Whatever was written there,
+ * n_listen is in bounds, and texts end and are UTF-8. */
 bool note_read(const struct scoreboard *sb, struct note *out);

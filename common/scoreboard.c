@@ -13,6 +13,14 @@ enum { MAGIC = 0x52414744, VERSION = 3, WINDOW_S = 10 };
 static struct slot private_slot;
 struct slot *slot_self = &private_slot;
 static struct scoreboard *self;
+static unsigned mapped; /* slots of the one that is mapped: `capacity` is only what is written there */
+
+/* What is asked for may come from shared memory. */
+static const char *name_of(const char *const *names, size_t n, unsigned i)
+{
+    return i < n ? names[i] : "?";
+}
+#define NAME_OF(names, i) name_of(names, sizeof(names) / sizeof *(names), (unsigned)(i))
 
 static const char *const state_names[] = {
 #define X(name) #name,
@@ -22,13 +30,13 @@ static const char *const state_names[] = {
 
 const char *worker_state_name(enum worker_state state)
 {
-    return state_names[state];
+    return NAME_OF(state_names, state);
 }
 
 const char *role_name(enum role role)
 {
     static const char *const names[ROLE_COUNT] = {"master", "http", "ingest", "status"};
-    return names[role];
+    return NAME_OF(names, role);
 }
 
 const char *death_name(enum death why)
@@ -38,13 +46,14 @@ const char *death_name(enum death why)
         DEATH_REASONS(X)
 #undef X
     };
-    return names[why];
+    return NAME_OF(names, why);
 }
 
 void death_describe(int status, char *out, size_t cap)
 {
+    const char *name = sigabbrev_np(WTERMSIG(status));
     if (WIFSIGNALED(status))
-        snprintf(out, cap, "signal %d (%s)%s", WTERMSIG(status), sigabbrev_np(WTERMSIG(status)),
+        snprintf(out, cap, "signal %d (%s)%s", WTERMSIG(status), name ? name : "?",
                  WCOREDUMP(status) ? ", core dumped" : "");
     else
         snprintf(out, cap, "exit %d", WEXITSTATUS(status));
@@ -57,7 +66,7 @@ const char *recycle_name(enum recycle why)
         RECYCLE_REASONS(X)
 #undef X
     };
-    return names[why];
+    return NAME_OF(names, why);
 }
 
 static size_t size_of(unsigned slots)
@@ -96,17 +105,20 @@ static uint64_t layout(void)
     return h;
 }
 
-bool scoreboard_adopt(int fd, unsigned slots, struct scoreboard **out)
+bool scoreboard_adopt(int fd, unsigned *slots, struct scoreboard **out)
 {
     struct stat st;
+    assert(!mapped);
     if (fstat(fd, &st) != 0 || st.st_size < (off_t)sizeof(struct scoreboard))
         return false;
     struct scoreboard *sb = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (sb == MAP_FAILED)
         return false;
-    if (sb->magic == MAGIC && sb->version == VERSION && sb->layout == layout() && sb->capacity >= slots &&
-        size_of(sb->capacity) == (size_t)st.st_size) {
+    size_t n = ((size_t)st.st_size - sizeof *sb) / sizeof(struct slot);
+    if (sb->magic == MAGIC && sb->version == VERSION && sb->layout == layout() && sb->capacity == n && n >= *slots &&
+        n <= SCORE_SLOTS_MAX && size_of((unsigned)n) == (size_t)st.st_size) {
         *out = sb;
+        *slots = mapped = (unsigned)n;
         return true;
     }
     munmap(sb, (size_t)st.st_size);
@@ -115,7 +127,7 @@ bool scoreboard_adopt(int fd, unsigned slots, struct scoreboard **out)
 
 int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, struct err *e)
 {
-    assert(slots > 0 && slots <= SCORE_SLOTS_MAX);
+    assert(slots > 0 && slots <= SCORE_SLOTS_MAX && !mapped);
     size_t size = size_of(slots);
     int fd = memfd_create("ragd-scoreboard", MFD_CLOEXEC);
     if (fd < 0)
@@ -138,8 +150,7 @@ int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, stru
     atomic_store(&sb->slots, slots);
     sb->start_ns = clock_ns();
     sb->start_wall_us = clock_wall_us();
-    for (unsigned i = 0; i < slots; i++)
-        sb->slot[i].index = i;
+    mapped = slots;
     *out = sb;
     *fd_out = fd;
     return 0;
@@ -147,13 +158,23 @@ int scoreboard_create(struct scoreboard **out, int *fd_out, unsigned slots, stru
 
 void scoreboard_unmap(struct scoreboard *sb)
 {
-    if (sb)
-        munmap(sb, size_of(sb->capacity));
+    if (!sb)
+        return;
+    munmap(sb, size_of(mapped));
+    mapped = 0;
+    self = NULL;
+    slot_self = &private_slot;
+}
+
+unsigned scoreboard_slots(const struct scoreboard *sb)
+{
+    unsigned n = atomic_load(&sb->slots);
+    return n < mapped ? n : mapped;
 }
 
 void scoreboard_attach(struct scoreboard *sb, unsigned slot)
 {
-    assert(slot < sb->capacity);
+    assert(slot < mapped);
     self = sb;
     slot_self = &sb->slot[slot];
     /* Levels belong to the process, counts to the slot: a replacement starts at zero connections. */
@@ -171,9 +192,9 @@ void scoreboard_attach(struct scoreboard *sb, unsigned slot)
 
 void scoreboard_lock(void)
 {
-    if (mprotect(self, size_of(self->capacity), PROT_READ) != 0 ||
+    if (mprotect(self, size_of(mapped), PROT_READ) != 0 ||
         mprotect(slot_self, sizeof *slot_self, PROT_READ | PROT_WRITE) != 0)
-        (void)mprotect(self, size_of(self->capacity), PROT_READ | PROT_WRITE);
+        (void)mprotect(self, size_of(mapped), PROT_READ | PROT_WRITE);
 }
 
 struct scoreboard *scoreboard_self(void)
@@ -186,7 +207,7 @@ uint64_t scoreboard_total(enum stat_id s)
     uint64_t sum = 0;
     if (!self)
         return slot_self->stat[s];
-    for (unsigned i = 0, n = atomic_load(&self->slots); i < n; i++)
+    for (unsigned i = 0, n = scoreboard_slots(self); i < n; i++)
         sum += self->slot[i].stat[s];
     return sum;
 }

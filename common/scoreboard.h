@@ -1,6 +1,9 @@
 /* The scoreboard: one block of shared memory in which every process of the server keeps its own slot. It is a memfd
  * that the master makes before it forks. The owner of a slot is its only writer, except for the few fields that say
- * otherwise; readers take what they find, and nothing here is ever locked. */
+ * otherwise; readers take what they find, and nothing here is ever locked.
+ *
+ * Readers trust nothing that they find: a worker that runs wild may have written anything anywhere, and takes nobody with
+ * it. No value from here is an index, a length or a divisor unless it was checked after it was read. */
 #pragma once
 #include "common/err.h"
 #include "common/str.h"
@@ -10,7 +13,7 @@
 /* HTTP and INGEST workers do what the server is for. STATUS is one process at most, which tells how they are: it counts
  * neither for readiness nor for scaling. */
 enum role { ROLE_MASTER, ROLE_HTTP, ROLE_INGEST, ROLE_STATUS, ROLE_COUNT };
-const char *role_name(enum role role); /* "http" */
+const char *role_name(enum role role); /* "http"; as the other names here: "?" for a number that none has */
 
 /* By the master: FREE, nobody; FORKED, a process that has not come to its own code; HUNG, its loop stands still; ABORTING,
  * it was sent ABRT; KILLED, it was sent KILL. By the owner: BOOTING, opens its backends; READY, serves; DRAINING, finishes
@@ -95,7 +98,7 @@ struct window {
 struct slot {
     _Alignas(4096) _Atomic int state; /* enum worker_state */
     _Atomic pid_t pid;                /* master; owner, at its start: it may be faster */
-    uint32_t role, generation, index;
+    uint32_t role, generation;
     _Atomic int64_t fork_ns;  /* master: monotonic */
     _Atomic int64_t ready_ns; /* owner */
     _Atomic int64_t beat_ns;  /* owner: the loop turned at this time */
@@ -141,7 +144,7 @@ const char *recycle_name(enum recycle why); /* "requests" */
 struct scoreboard {
     uint32_t magic, version, capacity;
     uint64_t layout;                 /* equal in programs that mean the same by what is in here */
-    _Atomic uint32_t slots;          /* master: those that were ever taken; readers need not touch the others */
+    _Atomic uint32_t slots;          /* master: see scoreboard_slots() */
     int64_t start_ns, start_wall_us; /* of the master */
     _Atomic int draining;            /* master: 1 once the server stops; /readyz answers 503 */
     _Atomic int handed_over;         /* master: 1 while another master of this server takes the connections */
@@ -156,22 +159,32 @@ struct scoreboard {
     struct slot slot[];
 };
 
-/* Maps a new scoreboard. On success *fd is the memfd (CLOEXEC), the caller's to close. */
+/* Maps a new scoreboard, the only one of this process. On success *fd is the memfd (CLOEXEC), the caller's to close. */
 must_use int scoreboard_create(struct scoreboard **out, int *fd, unsigned slots, struct err *e);
-/* Maps one that another release may have made, to go on with it. False, and nothing is mapped, when that means something
- * else by what is in it, or has less than `slots`. The descriptor stays the caller's. */
-bool scoreboard_adopt(int fd, unsigned slots, struct scoreboard **out);
+/* Maps one that another release may have made, to go on with it; *slots becomes the number that it has. False, and
+ * nothing is mapped, when that means something else by what is in it, or has less than *slots. The descriptor stays the
+ * caller's. */
+bool scoreboard_adopt(int fd, unsigned *slots, struct scoreboard **out);
 /* What the layout depends on and common/ cannot see: the table of routes. Set once by main(). */
 extern uint64_t scoreboard_routes;
 uint64_t scoreboard_mix(uint64_t hash, const char *text); /* for it: begins with 0 */
 void scoreboard_unmap(struct scoreboard *sb);
+
+/* Slots that were ever taken: readers need not touch the others. Never more than are mapped. */
+unsigned scoreboard_slots(const struct scoreboard *sb);
+/* The time from `then`, as it was found in the scoreboard, to `now`, in their unit; 0 where that makes no sense. */
+static inline int64_t score_age(int64_t then, int64_t now)
+{
+    return then > 0 && then < now ? now - then : 0;
+}
 
 /* The slot that this process writes. Before scoreboard_attach() it is a private one that nobody reads, so that code
  * under test and one-shot commands count as well. */
 extern struct slot *slot_self;
 void scoreboard_attach(struct scoreboard *sb, unsigned slot);
 struct scoreboard *scoreboard_self(void); /* NULL before scoreboard_attach() */
-/* Gives up the right to write anything but the own slot. Not on machines whose pages are larger than 4096 bytes. */
+/* Gives up the right to write anything but the own slot, so that who runs wild spoils no other. Not on machines whose
+ * pages are larger than 4096 bytes. */
 void scoreboard_lock(void);
 
 static inline void stat_add(enum stat_id s, uint64_t n)

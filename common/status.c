@@ -23,11 +23,19 @@ static void text(struct buf *b, const char *key, const char *value)
     string(b, value);
 }
 
+/* Not after the year 9999, nor before 1970: that is no time, whoever wrote it. */
 static void when(struct buf *b, const char *key, int64_t wall_us)
 {
+    static const int64_t year_10000 = 253402300800000000;
     char stamp[CLOCK_RFC3339_LEN];
-    clock_rfc3339(stamp, wall_us);
+    clock_rfc3339(stamp, wall_us >= 0 && wall_us < year_10000 ? wall_us : 0);
     buf_printf(b, "\"%s\":\"%.*s\"", key, CLOCK_RFC3339_LEN, stamp);
+}
+
+/* What does not fit in 63 bits many readers of JSON refuse, and with it all the rest. */
+static unsigned long long whole(uint64_t n)
+{
+    return n <= INT64_MAX ? n : INT64_MAX;
 }
 
 static const char *yes(bool is)
@@ -83,7 +91,7 @@ static void last_death(struct buf *b, const struct slot *s)
     }
     buf_lit(b, "\"last_death\":{");
     when(b, "at", s->death_us);
-    buf_printf(b, ",\"age_s\":%.1f,", (double)(clock_wall_us() - s->death_us) / 1e6);
+    buf_printf(b, ",\"age_s\":%.1f,", (double)score_age(s->death_us, clock_wall_us()) / 1e6);
     text(b, "reason", death_name((enum death)s->death));
     buf_lit(b, ",");
     death_describe((int)s->death_status, how, sizeof how);
@@ -92,23 +100,22 @@ static void last_death(struct buf *b, const struct slot *s)
 }
 
 /* What a process held is gone with it; what it has counted stays. */
-static void worker(struct buf *b, const struct slot *s, int64_t now)
+static void worker(struct buf *b, const struct slot *s, unsigned index, int64_t now)
 {
     static const struct window none;
     pid_t pid = atomic_load(&s->pid);
     const struct window *w = pid ? &s->window : &none;
-    int64_t beat = atomic_load(&s->beat_ns);
     uint64_t in_flight = s->stat[STAT_requests_in_flight] + s->stat[STAT_jobs_running];
-    buf_printf(b, "{\"slot\":%u,", s->index);
+    buf_printf(b, "{\"slot\":%u,", index);
     text(b, "role", role_name((enum role)s->role));
     buf_printf(b, ",\"pid\":%d,", (int)pid);
     text(b, "state", worker_state_name((enum worker_state)atomic_load(&s->state)));
     buf_printf(b, ",\"generation\":%u,\"uptime_s\":%.1f,\"beat_age_s\":%.1f", s->generation,
-               pid ? (double)(now - atomic_load(&s->fork_ns)) / SEC : 0.0,
-               pid && beat ? (double)(now - beat) / SEC : 0.0);
+               pid ? (double)score_age(atomic_load(&s->fork_ns), now) / SEC : 0.0,
+               pid ? (double)score_age(atomic_load(&s->beat_ns), now) / SEC : 0.0);
     buf_printf(b, ",\"connections\":%d,\"in_flight\":%llu,\"requests\":%llu,\"requests_per_s\":%.1f,",
-               pid ? atomic_load(&s->connections) : 0, (unsigned long long)(pid ? in_flight : 0),
-               (unsigned long long)requests_of(s), requests_per_s(w));
+               pid ? atomic_load(&s->connections) : 0, whole(pid ? in_flight : 0), whole(requests_of(s)),
+               requests_per_s(w));
     quantile(b, "p50_ms", w, 0.50);
     buf_lit(b, ",");
     quantile(b, "p99_ms", w, 0.99);
@@ -125,13 +132,13 @@ static void workers(struct buf *b, const struct scoreboard *sb, int64_t now)
 {
     bool first = true;
     buf_lit(b, "\"workers\":[");
-    for (unsigned i = 0; i < atomic_load(&sb->slots); i++) {
+    for (unsigned i = 0; i < scoreboard_slots(sb); i++) {
         if (atomic_load(&sb->slot[i].state) == WORKER_FREE)
             continue;
         if (!first)
             buf_lit(b, ",");
         first = false;
-        worker(b, &sb->slot[i], now);
+        worker(b, &sb->slot[i], i, now);
     }
     buf_lit(b, "]");
 }
@@ -155,7 +162,7 @@ static void verdict(struct buf *b, const struct verdict *v)
 
 static void changes(struct buf *b, const char *name, uint64_t ok, uint64_t failed, const struct verdict *v)
 {
-    buf_printf(b, "\"%s\":{\"ok\":%llu,\"failed\":%llu,", name, (unsigned long long)ok, (unsigned long long)failed);
+    buf_printf(b, "\"%s\":{\"ok\":%llu,\"failed\":%llu,", name, whole(ok), whole(failed));
     verdict(b, v);
     buf_lit(b, "},");
 }
@@ -185,7 +192,7 @@ void status_json(const struct scoreboard *sb, struct buf *b)
     buf_printf(b, ",\"pid\":%d,", n.pid);
     text(b, "phase", n.phase);
     buf_printf(b, ",\"ready\":%s,\"degraded\":%s,\"parked\":%s,\"uptime_s\":%.1f,\"generation\":%u,",
-               yes(status_ready(sb, NULL)), yes(n.degraded), yes(n.parked), (double)(now - sb->start_ns) / SEC,
+               yes(status_ready(sb, NULL)), yes(n.degraded), yes(n.parked), (double)score_age(sb->start_ns, now) / SEC,
                n.generation);
     when(b, "started", sb->start_wall_us);
     buf_lit(b, ",");
@@ -206,7 +213,7 @@ void status_json(const struct scoreboard *sb, struct buf *b)
 
 static bool any_ready(const struct scoreboard *sb, enum role role)
 {
-    for (unsigned i = 0; i < atomic_load(&sb->slots); i++)
+    for (unsigned i = 0; i < scoreboard_slots(sb); i++)
         if (sb->slot[i].role == role && atomic_load(&sb->slot[i].state) == WORKER_READY)
             return true;
     return false;

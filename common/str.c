@@ -104,6 +104,12 @@ void str_utf8_fix(char *z)
         z[rest.p - z] = '?';
 }
 
+void str_utf8_end(char *z, size_t cap)
+{
+    z[cap - 1] = 0;
+    str_utf8_fix(z);
+}
+
 size_t str_copyz(char *dst, size_t cap, struct str s)
 {
     size_t n = s.n < cap - 1 ? s.n : cap - 1;

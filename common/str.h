@@ -57,6 +57,7 @@ static inline bool str_is_utf8(struct str s)
 }
 /* Every byte of `z` that belongs to no valid character becomes '?'. */
 void str_utf8_fix(char *z);
+void str_utf8_end(char *z, size_t cap); /* the same with one that may not end within its `cap` bytes: it does then */
 
 /* Copies at most cap-1 bytes and terminates with NUL; returns the copied length. `cap` > 0. */
 size_t str_copyz(char *dst, size_t cap, struct str s);

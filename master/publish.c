@@ -36,9 +36,7 @@ static void publish_note(struct master *m)
 void publish(struct master *m)
 {
     publish_note(m);
-    for (unsigned i = 0; i < atomic_load(&m->sb->slots); i++) { /* those never taken are not even touched */
-        struct slot *s = &m->sb->slot[i];
-        if (s->failures != m->crew.v[i].failures)
-            s->failures = m->crew.v[i].failures;
-    }
+    crew_for_each (w, &m->crew)
+        if (w->role != ROLE_MASTER && m->sb->slot[w->slot].failures != w->failures) /* never taken: not even touched */
+            m->sb->slot[w->slot].failures = w->failures;
 }

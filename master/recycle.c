@@ -15,7 +15,7 @@ static int under_way(const struct master *m)
 /* A worker that is too large as soon as it has booted would be replaced without end. */
 static bool too_soon(const struct slot *s, const struct worker *w, enum recycle why, int64_t now)
 {
-    return why == RECYCLE_rss && now - atomic_load(&s->ready_ns) < w->uptime_ms * MS;
+    return why == RECYCLE_rss && score_age(atomic_load(&s->ready_ns), now) < w->uptime_ms * MS;
 }
 
 static enum recycle wish(const struct master *m, const struct worker *w, int64_t now)

@@ -171,9 +171,9 @@ int reexec_shared(struct master *m, unsigned slots, struct err *e)
     size_t i;
     int fd = (int)estate_number(doc, "scoreboard");
     m->jobs_fd = (int)estate_number(doc, "jobs");
-    if (scoreboard_adopt(fd, slots, &m->sb)) {
+    if (scoreboard_adopt(fd, &slots, &m->sb)) {
         m->sb_fd = fd;
-        return crew_init(&m->crew, m->sb->capacity, e);
+        return crew_init(&m->crew, slots, e);
     }
     json_array_foreach (json_object_get(doc, "workers"), i, w)
         slots = estate_number(w, "slot") >= slots ? (unsigned)estate_number(w, "slot") + 1 : slots;

@@ -378,7 +378,7 @@ static void fork_worker(struct master *m, struct worker *w, int64_t now)
 void crew_schedule(const struct master *m, struct worker *w, int64_t now)
 {
     int64_t ready = atomic_load(&crew_slot(m, w)->ready_ns);
-    bool healthy = ready && now - ready >= w->uptime_ms * MS;
+    bool healthy = ready && score_age(ready, now) >= w->uptime_ms * MS;
     w->failures = healthy ? 0 : w->failures + 1;
     w->respawn_at = now + jittered_ns(crew_delay_ms(w->failures));
 }

@@ -13,11 +13,13 @@ enum { FLIGHTS_LOGGED = 8 };
 static bool flight_of(const struct slot *s, int i, struct flight *out)
 {
     int64_t start = atomic_load(&s->flight[i].start_ns);
-    if (!start)
+    if (start <= 0)
         return false;
     memcpy(out, &s->flight[i], sizeof *out);
-    out->method[sizeof out->method - 1] = out->path[sizeof out->path - 1] =
-        out->request_id[sizeof out->request_id - 1] = out->asked[sizeof out->asked - 1] = 0;
+    str_utf8_end(out->method, sizeof out->method);
+    str_utf8_end(out->path, sizeof out->path);
+    str_utf8_end(out->request_id, sizeof out->request_id);
+    str_utf8_end(out->asked, sizeof out->asked);
     out->start_ns = start;
     return atomic_load(&s->flight[i].start_ns) == start;
 }
@@ -31,8 +33,8 @@ int watch_flights(const struct slot *s, int64_t now, bool print)
             continue;
         if (n++ >= FLIGHTS_LOGGED || !print)
             continue;
-        log_warn("  in flight for %.1f s: %s %s, request %s%s%s", (double)(now - f.start_ns) / SEC, f.method, f.path,
-                 f.request_id, f.asked[0] ? ", last asked the database for " : "", f.asked);
+        log_warn("  in flight for %.1f s: %s %s, request %s%s%s", (double)score_age(f.start_ns, now) / SEC, f.method,
+                 f.path, f.request_id, f.asked[0] ? ", last asked the database for " : "", f.asked);
     }
     if (print && n > FLIGHTS_LOGGED)
         log_warn("  and %d more", n - FLIGHTS_LOGGED);
@@ -116,6 +118,8 @@ void watch_worker(struct master *m, struct worker *w, int64_t now)
                   (long long)((now - w->fork_ns) / MS));
     }
     int64_t beat = atomic_load(&s->beat_ns);
+    if (beat > now) /* a loop that turned since then; or nonsense, which must not keep it from being watched */
+        beat = now;
     if (beat < w->beat_floor)
         beat = w->beat_floor;
     if (w->deadline && now >= w->deadline)

@@ -453,8 +453,7 @@ int worker_main(const struct heritage *h)
         log_err(LOG_ERROR, "the worker cannot start", &e);
         return EXIT_BOOT;
     }
-    if (h->role == ROLE_STATUS)
-        scoreboard_lock();
+    scoreboard_lock();
     srandom((unsigned)(clock_ns() ^ getpid())); /* for jitter only: no two workers have the same */
     recycle_start();
     mallopt(M_ARENA_MAX, 1); /* helper threads are few; a heap for each would keep what its largest document took */

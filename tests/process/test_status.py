@@ -4,7 +4,9 @@ import fcntl
 import http.client
 import json
 import os
+import pathlib
 import pty
+import random
 import re
 import signal
 import socket
@@ -15,7 +17,7 @@ import time
 
 import httpx
 import pytest
-from ragdtest import BIN, Ragd, fetch, free_port, report, wait_for
+from ragdtest import BIN, Ragd, alive, fetch, free_port, report, wait_for
 
 
 def row(table, slot):
@@ -261,16 +263,34 @@ def test_it_is_replaced_when_it_dies_and_nobody_is_the_less_ready(admin):
         os.kill(next(w["pid"] for w in r.status()["workers"] if w["role"] == "status"), signal.SIGCONT)
 
 
-def test_only_its_own_slot_is_writable_to_it(admin):
+def test_only_its_own_slot_is_writable_to_a_worker(admin):
     with admin as r:
-        (worker,) = of_role(r, "status")
-        maps = [line.split() for line in open(f"/proc/{worker['pid']}/maps") if "ragd-scoreboard" in line]
-        sizes = {flags: 0 for flags in ("r--s", "rw-s")}
-        for addresses, flags, *_ in maps:
-            start, end = (int(a, 16) for a in addresses.split("-"))
-            sizes[flags] += end - start
-        assert 0 < sizes["rw-s"] < 65536 < sizes["r--s"], maps
-        wait_for(lambda: of_role(r, "status")[0]["rss_kb"] > 0, "it to write there")
+        workers = r.status()["workers"]
+        assert {w["role"] for w in workers} == {"http", "ingest", "status"}
+        for worker in workers:
+            maps = [line.split() for line in open(f"/proc/{worker['pid']}/maps") if "ragd-scoreboard" in line]
+            sizes = {flags: 0 for flags in ("r--s", "rw-s")}
+            for addresses, flags, *_ in maps:
+                start, end = (int(a, 16) for a in addresses.split("-"))
+                sizes[flags] += end - start
+            assert 0 < sizes["rw-s"] < 65536 < sizes["r--s"], maps
+        wait_for(lambda: all(w["rss_kb"] > 0 for w in r.status()["workers"]), "them to write there")
+
+
+def test_nonsense_in_the_scoreboard_breaks_nobody(admin):
+    """As if a worker had run wild before it could write to its own slot only."""
+    with admin as r:
+        pids = {w["pid"] for w in r.status()["workers"]}
+        (board,) = [f for f in pathlib.Path(f"/proc/{r.pid}/fd").iterdir() if "ragd-scoreboard" in os.readlink(f)]
+        for nonsense in (b"\xff", random.Random(1).randbytes(4096), b"\x7f"):
+            size = os.stat(board).st_size
+            with open(board, "r+b") as f:
+                f.write((nonsense * (size // len(nonsense)))[:size])
+            assert r.status()["ok"] and ask(r, "/status.json").json()["ok"]
+            assert "ragd_workers_wanted" in ask(r, "/metrics").text and r.get("/livez").status_code == 200
+            assert r.cli("status").returncode == 0
+        assert {pid for pid in pids if alive(pid)} == pids and "died" not in r.log(), r.log()
+        assert r.stop() == 0
 
 
 def test_a_reload_moves_it_and_exchanges_it(admin):

@@ -24,7 +24,8 @@ static struct scoreboard *board(void)
 static void fill(struct note *n, int with)
 {
     memset(n, 0, sizeof *n);
-    n->pid = n->n_listen = with;
+    n->pid = with;
+    n->n_listen = with % LISTEN_MAX;
     memset(n->config, 'a' + with % 26, sizeof n->config - 1);
     memset(n->upgrade.reason, 'a' + with % 26, sizeof n->upgrade.reason - 1);
 }

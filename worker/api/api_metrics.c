@@ -131,7 +131,7 @@ static void write_per_worker(struct buf *b, const struct scoreboard *sb, const c
                              const char *help, double (*value)(const struct slot *))
 {
     family(b, name, type, help);
-    for (unsigned w = 0; w < sb->slots; w++)
+    for (unsigned w = 0; w < scoreboard_slots(sb); w++)
         if (alive(&sb->slot[w]))
             buf_printf(b, "ragd_%s{worker=\"%u\",role=\"%s\"} %.15g\n", name, w, role_name((enum role)sb->slot[w].role),
                        value(&sb->slot[w]));
@@ -168,7 +168,7 @@ static void write_workers(struct buf *b, const struct scoreboard *sb)
     for (int role = 0; role < ROLE_COUNT; role++)
         for (int state = WORKER_FORKED; state <= WORKER_KILLED; state++) {
             int n = 0;
-            for (unsigned w = 0; w < sb->slots; w++)
+            for (unsigned w = 0; w < scoreboard_slots(sb); w++)
                 n += sb->slot[w].role == (unsigned)role && sb->slot[w].state == state;
             if (n)
                 buf_printf(b, "ragd_workers{role=\"%s\",state=\"%s\"} %d\n", role_name((enum role)role),
@@ -231,7 +231,7 @@ static void write_server(struct buf *b, const struct scoreboard *sb)
     for (int role = ROLE_HTTP; role <= ROLE_INGEST; role++)
         buf_printf(b, "ragd_workers_wanted{role=\"%s\"} %d\n", role_name((enum role)role), n.target[role]);
     family(b, "uptime_seconds", "gauge", "Since the start of the master");
-    buf_printf(b, "ragd_uptime_seconds %.3f\n", (double)(clock_ns() - sb->start_ns) / 1e9);
+    buf_printf(b, "ragd_uptime_seconds %.3f\n", (double)score_age(sb->start_ns, clock_ns()) / 1e9);
     family(b, "shedding", "gauge", "1 while requests are refused because memory is short");
     buf_printf(b, "ragd_shedding %d\n", (int)sb->shedding);
     family(b, "sheddings_total", "counter", "Times that this began");
@@ -289,7 +289,7 @@ void metrics_text(struct buf *b)
 {
     const struct scoreboard *sb = scoreboard_self();
     const struct slot *slot = sb ? sb->slot : slot_self;
-    unsigned n = sb ? sb->slots : 1;
+    unsigned n = sb ? scoreboard_slots(sb) : 1;
     write_stats(b, slot, n);
     write_requests(b, slot, n);
     write_latency(b, slot, n);

@@ -23,7 +23,7 @@ int api_livez(struct request *r, struct err *e)
     jo_begin(&o, '{');
     jo_member(&o, "status"), jo_strz(&o, "ok");
     jo_member(&o, "version"), jo_strz(&o, RAGD_VERSION);
-    jo_member(&o, "uptime_s"), jo_i64(&o, sb ? (r->start_ns - sb->start_ns) / SEC : 0);
+    jo_member(&o, "uptime_s"), jo_i64(&o, sb ? score_age(sb->start_ns, r->start_ns) / SEC : 0);
     jo_end(&o, '}');
     return 0;
 }

@@ -9,23 +9,23 @@
  * is as even as anybody needs. */
 enum { BATCH = 16, SLACK_SHARE = 16, TICK_US = 1000, PAUSE_US = 100 * 1000 };
 
-static int least_loaded(void)
+static int64_t least_loaded(const struct acceptor *a)
 {
     struct scoreboard *sb = scoreboard_self();
-    int least = atomic_load_explicit(&slot_self->connections, memory_order_relaxed);
-    for (unsigned i = 0; sb && i < sb->slots; i++) {
+    int64_t least = a->open;
+    for (unsigned i = 0; sb && i < scoreboard_slots(sb); i++) {
         struct slot *s = &sb->slot[i];
         if (atomic_load_explicit(&s->state, memory_order_relaxed) != WORKER_READY || s->role != slot_self->role)
             continue;
-        int n = atomic_load_explicit(&s->connections, memory_order_relaxed);
+        int64_t n = atomic_load_explicit(&s->connections, memory_order_relaxed);
         least = n < least ? n : least;
     }
-    return least;
+    return least < 0 ? 0 : least;
 }
 
 static bool too_many(const struct acceptor *a)
 {
-    int least = least_loaded();
+    int64_t least = least_loaded(a);
     return a->open > least + least / SLACK_SHARE;
 }
 
