@@ -344,8 +344,7 @@ static void wake(struct exchange *x, enum exchange_wait what)
 static void busy_readable(struct http_conn *c)
 {
     if (c->x && c->x->waiter[WAIT_INPUT]) {
-        if (c->list == LIST_WRITE)
-            restart_list(c, LIST_WRITE); /* who still sends may read his answers later */
+        restart_list(c, c->list); /* also his answers: who still sends may read them later */
         wake(c->x, WAIT_INPUT);
         return;
     }
