@@ -11,7 +11,7 @@ import re
 import signal
 import time
 
-from ragdtest import Ragd, alive, fetch, in_flight, stat_of, wait_for
+from ragdtest import Ragd, alive, fetch, in_flight, wait_for
 from test_hooks import hook
 from upgrades import Server as Upgradable
 from upgrades import stop_all, upgrade
@@ -31,9 +31,11 @@ def signal_all(pids, number):
 def suspend(r, seconds=LONGER, meanwhile=None):
     """Stops all processes, and lets them go on after `seconds`. From when to when, as time.time()."""
     master, since = r.pid, len(r.log())
-    os.kill(master, signal.SIGSTOP)
-    while running := [pid for pid in r.processes() if (stat_of(pid) or "T")[0] != "T"]:  # again: one may have forked
-        signal_all(running, signal.SIGSTOP)
+    stopped = {master}
+    signal_all(stopped, signal.SIGSTOP)
+    while more := set(r.processes()) - stopped:  # again: one may just have forked
+        signal_all(more, signal.SIGSTOP)
+        stopped |= more
     begin = time.time()
     if meanwhile:
         meanwhile()
