@@ -243,9 +243,9 @@ def test_it_answers_until_the_last_worker_has_left(admin):
                               stdout=subprocess.PIPE, text=True) as client:  # fmt: skip
             wait_for(lambda: sum(w["in_flight"] for w in r.status()["workers"]) == 1, r.log)
             r.send(signal.SIGTERM)
-            wait_for(lambda: ask(r, "/readyz").status_code == 503, r.log)
-            assert ask(r, "/readyz").json()["reason"].startswith("the server is stopping")
-            assert ask(r, "/status.json").json()["phase"] == "STOPPING"
+            wait_for(lambda: ask(r, "/status.json").json()["phase"] == "STOPPING", r.log)
+            answer = ask(r, "/readyz")
+            assert answer.status_code == 503 and answer.json()["reason"].startswith("the server is stopping")
             assert client.communicate(timeout=30)[0] == "200"
         assert r.wait_exit() == 0
         assert "killing it" not in r.log()
