@@ -35,6 +35,48 @@ def docx(*paragraphs):
     })  # fmt: skip
 
 
+def office(kind, main, parts, of):
+    """A package whose main part has others, in order; `of` makes it of their ids."""
+    folder, ids = main.rsplit("/", 1)[0], [f"r{i}" for i in range(len(parts))]
+    relations = "".join(f"<Relationship Id='{i}' Type='{OFFICE}{kind}' Target='{i}.xml'/>" for i in ids)
+    words = {"slide": "presentationml.presentation", "worksheet": "spreadsheetml.sheet"}
+    return container({
+        "[Content_Types].xml": "<Types><Override ContentType='application/vnd.openxmlformats-officedocument."
+                               f"{words[kind]}.main+xml'/></Types>",
+        "_rels/.rels": f"<R><Relationship Id='a' Type='{OFFICE}officeDocument' Target='{main}'/></R>",
+        main: of(ids),
+        main.replace("/", "/_rels/") + ".rels": f"<R>{relations}</R>",
+        **{f"{folder}/{i}.xml": part for i, part in zip(ids, parts)},
+    })  # fmt: skip
+
+
+def pptx(*slides):
+    parts = [f"<p:sld xmlns:p='p' xmlns:a='a'><p:sp><a:p><a:r><a:t>{s}</a:t></a:r></a:p></p:sp></p:sld>" for s in slides]
+    return office("slide", "ppt/presentation.xml", parts, lambda ids: (
+        "<p:presentation xmlns:p='p' xmlns:r='r'><p:sldIdLst>" + "".join(f"<p:sldId r:id='{i}'/>" for i in ids)
+        + "</p:sldIdLst></p:presentation>"))  # fmt: skip
+
+
+def xlsx(*sheets):
+    """Each a list of rows of cells: texts, or (reference, text)."""
+    def cell(c):
+        at, text = c if isinstance(c, tuple) else ("", c)
+        return f"<c {f'r={at!r}' if at else ''} t='inlineStr'><is><t>{text}</t></is></c>"
+
+    parts = ["<worksheet><sheetData>" + "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+             + "</sheetData></worksheet>" for rows in sheets]  # fmt: skip
+    return office("worksheet", "xl/workbook.xml", parts, lambda ids: (
+        "<workbook xmlns:r='r'><sheets>" + "".join(f"<sheet name='Sheet {i}' r:id='{i}'/>" for i in ids)
+        + "</sheets></workbook>"))  # fmt: skip
+
+
+def pdf_of(*pages):
+    file = pdf.Pdf()
+    for page in pages:
+        file.text_page([page])
+    return file.bytes("")
+
+
 @pytest.fixture(scope="module")
 def caged():
     """A server with tight limits, in which documents may ask for faults."""
@@ -69,6 +111,25 @@ def test_pdf_with_pages(api, collection):
     assert document["pages"] == 2 and document["title"] == "Roof & tools"
     hit = api.search("anemometers", collection)["hits"][0]
     assert "The second page is about anemometers (and more)." in hit["text"]
+
+
+SENTENCES = ["Kettles want citric acid.", "Fridges want silence.", "Anemometers want wind.", "Lamps want oil."]
+
+
+@pytest.mark.parametrize("chunking", ["auto", "static", "structure", "parent_child"])
+@pytest.mark.parametrize("content", [
+    pdf_of(*SENTENCES), pptx(*SENTENCES), xlsx(*[[["Thing", "What"], [s.split()[0], s]] for s in SENTENCES]),
+], ids=["pdf", "pptx", "xlsx"])  # fmt: skip
+def test_hits_and_citations_name_their_page(api, content, chunking):
+    collection = api.collection(chunking={"type": chunking})
+    document = sent(api, collection, "file", content)
+    assert document["status"] == "ready" and document["pages"] == 4, document
+    for page, sentence in enumerate(SENTENCES, 1):
+        hit = api.search(sentence.split()[0], collection)["hits"][0]
+        assert sentence in hit["text"] and hit["page"] == page, hit
+        question = {"question": f"What do {sentence.split()[0]} want?", "collections": [collection["id"]]}
+        citation = api.post("/api/v1/ask", json=question).json()["citations"][0]
+        assert sentence in citation["quote"] and citation["page"] == page, citation
 
 
 @pytest.mark.parametrize(

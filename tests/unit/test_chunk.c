@@ -39,13 +39,19 @@ struct cut {
     size_t n;
 };
 
-/* Chunks a text, and checks what holds for every chunking. */
-static struct cut cut_text(struct str text, const char *name, struct chunking how)
+static int page_at(const struct extracted *x, size_t byte)
 {
-    struct cut c = {0};
-    const char *code;
+    size_t i = 0;
+    while (x->block[i].to <= byte)
+        i++;
+    return x->block[i].page;
+}
+
+/* Chunks a document, and checks what holds for every chunking. */
+static struct cut cut_blocks(struct extracted x, struct chunking how)
+{
+    struct cut c = {.x = x};
     struct err e = {0};
-    assert_int_equal(extract(&arena, text, STR(""), str_of(name), &c.x, &code, &e), 0);
     assert_int_equal(chunk_document(&arena, english, &c.x, &how, 100000, &c.chunk, &c.n, &e), 0);
     struct str all = c.x.text;
     size_t covered = 0, last_from = 0, before = 0; /* characters before last_from */
@@ -76,9 +82,25 @@ static struct cut cut_text(struct str text, const char *name, struct chunking ho
         struct sha256 hash;
         sha256_of(k->text.p, k->text.n, &hash);
         assert_memory_equal(&hash, &k->sha256, sizeof hash);
+        assert_int_equal(k->page, page_at(&c.x, from));
+        assert_int_equal(k->page, page_at(&c.x, to - 1));
     }
     assert_int_equal(covered, all.n);
     return c;
+}
+
+static struct extracted read_text(struct str text, const char *name)
+{
+    struct extracted x;
+    const char *code;
+    struct err e = {0};
+    assert_int_equal(extract(&arena, text, STR(""), str_of(name), &x, &code, &e), 0);
+    return x;
+}
+
+static struct cut cut_text(struct str text, const char *name, struct chunking how)
+{
+    return cut_blocks(read_text(text, name), how);
 }
 
 static void test_small_document_is_one_chunk(void **state)
@@ -144,10 +166,35 @@ static void test_sections(void **state)
     assert_true(str_eqz(c.chunk[0].headings, "[\"A\"]"));
     assert_true(str_eqz(c.chunk[1].headings, "[\"A\",\"B\"]"));
     assert_true(str_eqz(c.chunk[2].text, "C\n\nD\n\nDeep part."));
-    assert_true(str_eqz(c.chunk[2].headings, "[\"A\",\"B\",\"C\"]"));
+    assert_true(str_eqz(c.chunk[2].headings, "[\"A\",\"B\",\"C\",\"D\"]"));
     assert_true(str_eqz(c.chunk[3].headings, "[\"A\",\"E\"]"));
     struct cut packed = cut_text(md, "a.md", (struct chunking){CHUNK_AUTO, 320, 48, 0});
     assert_int_equal(packed.n, 1);
+    assert_true(str_eqz(packed.chunk[0].headings, "[\"A\"]"));
+}
+
+/* A chunk names no section that some of its text is not in. */
+static void test_headings_are_those_of_all_the_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *md, *headings[4];
+    } cases[] = {
+        {"# Kettles\n\nBoil.\n\n# Fridges\n\nCool.\n", {"[\"Kettles\"]", "[\"Fridges\"]"}},
+        {"Before.\n\n# A\n\nAfter.\n", {"[]", "[\"A\"]"}},
+        {"## B\n\nOne.\n\n# A\n\nTwo.\n", {"[\"B\"]", "[\"A\"]"}},
+        {"# A\n\n## B\n\nOne.\n\n## C\n\nTwo.\n\n# D\n", {"[\"A\"]", "[\"D\"]"}},
+        {"# Cover\n\n# A\n\n## B\n\nOne.\n", {"[\"A\",\"B\"]"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct cut c = cut_text(str_of(cases[i].md), "a.md", (struct chunking){CHUNK_AUTO, 320, 48, 0});
+        for (size_t k = 0; k < c.n; k++)
+            assert_string_equal(arena_dup(&arena, c.chunk[k].headings).p, cases[i].headings[k]);
+        assert_null(cases[i].headings[c.n]);
+    }
+    struct cut windows = cut_text(str_of(cases[0].md), "a.md", (struct chunking){CHUNK_STATIC, 320, 48, 0});
+    assert_int_equal(windows.n, 1);
+    assert_true(str_eqz(windows.chunk[0].headings, "[]"));
 }
 
 static void test_heading_stays_with_its_text(void **state)
@@ -228,6 +275,32 @@ static void test_parents(void **state)
     c = cut_text(STR("One short sentence."), "a.txt", (struct chunking){CHUNK_PARENT_CHILD, 64, 0, 256});
     assert_int_equal(c.n, 1);
     assert_int_equal(c.chunk[0].parent.byte_end, 0); /* nothing around it */
+}
+
+/* Whatever is on the pages: cut_blocks() checks that no chunk is on two. */
+static void test_pages(void **state)
+{
+    (void)state;
+    for (int type = CHUNK_AUTO; type <= CHUNK_PARENT_CHILD; type++) {
+        struct extracted x = read_text(STR("One.\n\nTwo.\n\nThree.\n\nFour.\n"), "a.txt");
+        for (size_t i = 0; i < x.n; i++)
+            x.block[i].page = (int)i + 1;
+        struct cut c = cut_blocks(x, (struct chunking){(unsigned)type, 64, 16, 256});
+        assert_int_equal(c.n, 4);
+        assert_true(str_eqz(c.chunk[2].text, "Three."));
+        for (size_t i = 0; i < c.n && type == CHUNK_PARENT_CHILD; i++)
+            assert_int_equal(c.chunk[i].parent.byte_end, x.text.n);
+        for (int pages = 1; pages < 40; pages += 7) {
+            x = read_text(paragraphs(80, -1), "a.txt");
+            for (size_t i = 0; i < x.n; i++)
+                x.block[i].page = (int)i / pages + 1;
+            cut_blocks(x, (struct chunking){(unsigned)type, 64, 16, 256});
+        }
+        x = read_text(STR("# A\n\n# B\n\nOne.\n\n# C\n\nTwo.\n\n## D\n"), "a.md");
+        for (size_t i = 0; i < x.n; i++)
+            x.block[i].page = (int)i + 1;
+        assert_int_equal(cut_blocks(x, (struct chunking){(unsigned)type, 64, 16, 256}).n, x.n);
+    }
 }
 
 static struct str repeated(const char *unit, size_t n)
@@ -408,9 +481,11 @@ int main(void)
         T(test_sentences_stay_whole_and_overlap),
         T(test_static_windows),
         T(test_sections),
+        T(test_headings_are_those_of_all_the_text),
         T(test_heading_stays_with_its_text),
         T(test_an_edit_leaves_later_chunks_alone),
         T(test_parents),
+        T(test_pages),
         T(test_any_text),
         T(test_mixtures),
         T(test_too_many),

@@ -68,11 +68,16 @@ int chunking_parse(struct arena *a, struct str json, const struct config *cfg, s
 
 /* ---- pieces: what is never cut, in order; chunks are runs of them ---- */
 
+/* The headings above a place, as JSON strings; "" = none of that level. */
+struct path {
+    struct str level[HEADING_LEVELS];
+};
+
 struct piece {
     size_t from, to;  /* bytes */
     size_t char_from; /* characters before `from` */
     size_t cost;      /* tokens, or more if it is long for its tokens */
-    const struct str *headings;
+    const struct path *path;
     int page;
     bool heading;
     bool first; /* of its block */
@@ -97,8 +102,7 @@ struct chunker {
 
     size_t at_byte, at_char; /* how far characters are counted */
     size_t since_yield;
-    struct str level[HEADING_LEVELS]; /* headings above the current place, as JSON strings; "" = none */
-    const struct str *headings;       /* the JSON array of them */
+    const struct path *path; /* of the current place */
 };
 
 static size_t chars_before(struct chunker *c, size_t byte)
@@ -142,6 +146,46 @@ static size_t budget(const struct chunker *c)
     return (size_t)(c->how.type == CHUNK_PARENT_CHILD ? c->how.parent_tokens : c->how.max_tokens);
 }
 
+/* Leaves what `path` has in common with `other`. */
+static void path_share(struct path *path, const struct path *other)
+{
+    int i = 0;
+    while (i < HEADING_LEVELS && str_eq(path->level[i], other->level[i]))
+        i++;
+    for (; i < HEADING_LEVELS; i++)
+        path->level[i] = STR("");
+}
+
+/* The headings that all text of some pieces stands under; headings that nothing follows stand under themselves. */
+static struct path path_of(const struct piece *p, size_t n)
+{
+    size_t from = 0;
+    while (from < n && p[from].heading)
+        from++;
+    struct path path = *p[from < n ? from : 0].path;
+    for (size_t i = from; i < n; i++)
+        if (!p[i].heading)
+            path_share(&path, p[i].path);
+    return path;
+}
+
+static struct str path_json(struct chunker *c, const struct path *path)
+{
+    struct buf json = {0};
+    buf_ch(&json, '[');
+    for (int i = 0; i < HEADING_LEVELS; i++) {
+        if (!path->level[i].n)
+            continue;
+        if (json.n > 1)
+            buf_ch(&json, ',');
+        buf_str(&json, path->level[i]);
+    }
+    buf_ch(&json, ']');
+    struct str all = arena_dup(c->a, buf_view(&json));
+    buf_fini(&json);
+    return all;
+}
+
 /* One chunk of n pieces from `first` on; `parent`: NULL, or the span around it. */
 static int emit_chunk(struct chunker *c, const struct piece *first, size_t n, const struct store_span *parent)
 {
@@ -162,11 +206,12 @@ static int emit_chunk(struct chunker *c, const struct piece *first, size_t n, co
     struct str text = text_of(c, first->from, last->to);
     c->terms.n = 0;
     int tokens = analyze_terms(c->an, text, &c->terms);
+    struct path path = path_of(first, n);
     struct store_chunk_new *k = &c->chunk[c->n_chunk++];
     *k = (struct store_chunk_new){
         .text = text,
         .terms = arena_dup(c->a, buf_view(&c->terms)),
-        .headings = *first->headings,
+        .headings = path_json(c, &path),
         .tokens = tokens,
         .page = first->page,
         .byte_start = (int64_t)first->from,
@@ -180,7 +225,7 @@ static int emit_chunk(struct chunker *c, const struct piece *first, size_t n, co
     return 0;
 }
 
-/* The chunks of a parent: as many pieces each as fit, a heading with what it heads. */
+/* The chunks of a parent: as many pieces of a page each as fit, a heading with what it heads. */
 static int emit_children(struct chunker *c, size_t n)
 {
     const struct piece *p = c->piece;
@@ -191,9 +236,10 @@ static int emit_children(struct chunker *c, size_t n)
                                 .byte_end = (int64_t)p[n - 1].to};
     for (size_t at = 0, end; at < n; at = end) {
         size_t cost = p[at].cost;
-        for (end = at + 1; end < n && cost + p[end].cost <= (size_t)c->how.max_tokens; end++)
+        for (end = at + 1; end < n && p[end].page == p[at].page && cost + p[end].cost <= (size_t)c->how.max_tokens;
+             end++)
             cost += p[end].cost;
-        while (end < n && end > at + 1 && p[end - 1].heading)
+        while (end < n && p[end].page == p[at].page && end > at + 1 && p[end - 1].heading)
             end--;
         if (emit_chunk(c, p + at, end - at, &parent))
             return -1;
@@ -310,7 +356,7 @@ static struct piece piece_of(struct chunker *c, const struct block *b, size_t fr
         .to = to,
         .char_from = chars_before(c, from),
         .cost = cost,
-        .headings = c->headings,
+        .path = c->path,
         .page = b->page,
         .heading = b->kind == BLOCK_HEADING && c->how.type != CHUNK_STATIC,
         .first = from == b->from,
@@ -372,8 +418,16 @@ suspends static int breathe(struct chunker *c, size_t bytes)
     return fiber_yield() ? err_set(c->e, ERR_CANCELED, "chunking was cancelled") : 0;
 }
 
+/* A chunk is on one page, as it names but one. The context of chunks may reach over several. */
+static bool begins_page(const struct chunker *c, const struct block *b)
+{
+    return c->how.type != CHUNK_PARENT_CHILD && c->n && c->piece[c->n - 1].page != b->page;
+}
+
 suspends static int add_block(struct chunker *c, const struct block *b)
 {
+    if (begins_page(c, b) && end_section(c))
+        return -1;
     struct str text = c->x->text;
     bool lines = b->kind == BLOCK_CODE || b->kind == BLOCK_TABLE_ROW, by_word = c->how.type == CHUNK_STATIC;
     size_t last_end = SIZE_MAX;
@@ -414,22 +468,11 @@ static void set_heading(struct chunker *c, const struct block *b)
         text.n = back_to_character(text, HEADING_TEXT_MAX);
     struct buf json = {0};
     json_escape(&json, text);
-    c->level[level - 1] = arena_dup(c->a, buf_view(&json));
-    for (int i = level; i < HEADING_LEVELS; i++)
-        c->level[i] = STR("");
-    json.n = 0;
-    buf_ch(&json, '[');
-    for (int i = 0; i < HEADING_LEVELS; i++) {
-        if (!c->level[i].n)
-            continue;
-        if (json.n > 1)
-            buf_ch(&json, ',');
-        buf_str(&json, c->level[i]);
-    }
-    buf_ch(&json, ']');
-    struct str *all = arena_alloc(c->a, sizeof *all);
-    *all = arena_dup(c->a, buf_view(&json));
-    c->headings = all;
+    struct path *path = arena_zalloc(c->a, sizeof *path);
+    for (int i = 0; i < level - 1; i++)
+        path->level[i] = c->path->level[i];
+    path->level[level - 1] = arena_dup(c->a, buf_view(&json));
+    c->path = path;
     buf_fini(&json);
 }
 
@@ -441,12 +484,24 @@ static bool only_headings(const struct chunker *c)
     return true;
 }
 
-/* A new section begins a new chunk. `auto` lets short sections share one, as long as a quarter of it is empty. */
+/* Whether the chunk in hand and the section that begins are parts of one section. */
+static bool related(const struct chunker *c)
+{
+    struct path path = path_of(c->piece, c->n);
+    path_share(&path, c->path);
+    for (int i = 0; i < HEADING_LEVELS; i++)
+        if (path.level[i].n)
+            return true;
+    return false;
+}
+
+/* A new section begins a new chunk. `auto` lets short parts of one section share one, as long as a quarter of it is empty;
+ * it then carries the headings of that section. */
 static int begin_section(struct chunker *c)
 {
     if (c->how.type == CHUNK_STATIC || only_headings(c))
         return 0;
-    if (c->how.type == CHUNK_AUTO && c->cost < (size_t)c->how.max_tokens / 4)
+    if (c->how.type == CHUNK_AUTO && c->cost < (size_t)c->how.max_tokens / 4 && related(c))
         return 0;
     return end_section(c);
 }
@@ -454,16 +509,16 @@ static int begin_section(struct chunker *c)
 int chunk_document(struct arena *a, struct analyzer *an, const struct extracted *x, const struct chunking *how,
                    size_t max_chunks, struct store_chunk_new **out, size_t *n, struct err *e)
 {
-    static const struct str none = {"[]", 2};
-    struct chunker c = {.a = a, .an = an, .x = x, .how = *how, .max_chunks = max_chunks, .e = e, .headings = &none};
+    static const struct path none;
+    struct chunker c = {.a = a, .an = an, .x = x, .how = *how, .max_chunks = max_chunks, .e = e, .path = &none};
     c.max_bytes = (size_t)how->max_tokens * BYTES_PER_TOKEN;
     if (how->type == CHUNK_PARENT_CHILD)
         c.how.overlap = 0;
     int rc = 0;
     for (size_t i = 0; i < x->n && rc == 0; i++) {
         if (x->block[i].kind == BLOCK_HEADING) {
-            rc = begin_section(&c);
             set_heading(&c, &x->block[i]);
+            rc = begin_section(&c);
         }
         if (rc == 0)
             rc = add_block(&c, &x->block[i]);

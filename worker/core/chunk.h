@@ -1,5 +1,6 @@
 /* Chunking: blocks → chunks within a token budget. Splits at headings, then blocks, then sentences, then words; never
- * inside a character. A chunk carries the headings above it, and its exact span in bytes and characters.
+ * inside a character. A chunk is on one page, carries the headings that all of it stands under, and has its exact span
+ * in bytes and characters.
  *
  * Where a long section is cut is decided by what stands there, not by how much stands before it: after an edit the cuts
  * fall into step again, and the chunks behind it, with their hashes and vectors, stay what they were. */
