@@ -132,6 +132,21 @@ def test_hits_and_citations_name_their_page(api, content, chunking):
         assert sentence in citation["quote"] and citation["page"] == page, citation
 
 
+CHARSETS = [("iso-2022-jp", "港は深い"), ("iso-2022-kr", "항구는 깊다"), ("hz", "港水很深"), ("utf-7", "Der Hafen für große Schiffe")]
+
+
+@pytest.mark.parametrize("charset, text", CHARSETS, ids=[c for c, _ in CHARSETS])
+def test_charsets_of_seven_bits(api, collection, charset, text):
+    """In the cage, too, which has converters ready for what needs them only."""
+    body = text.encode(charset.replace("-", "_") if charset != "hz" else "hz")
+    mail = b"From: a@example.org\nMIME-Version: 1.0\nContent-Type: text/plain; charset=%s\n\n" % charset.encode()
+    page = b"<html><meta charset=%s><p>" % charset.encode()
+    for name, content in (("a.eml", mail + body), ("a.html", page + body + b"</p></html>")):
+        document = sent(api, collection, name, content)
+        assert document["status"] == "ready", document
+        assert text in api.get(f"/api/v1/documents/{document['id']}/text").text
+
+
 @pytest.mark.parametrize(
     "content, code, says",
     [

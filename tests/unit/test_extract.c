@@ -126,6 +126,34 @@ static void test_charsets(void **state)
     refuses(STR("\xff\xff\xff\xff"), "text/plain; charset=utf-7", "", "encoding", "utf-7");
 }
 
+/* Of seven bits: they are valid UTF-8, too. */
+static void test_charsets_that_shift(void **state)
+{
+    static const struct {
+        const char *label, *bytes, *outline;
+    } of[] = {
+        {"iso-2022-jp", "a\033$B9A\033(B b", "p a港 b\n"},
+        {"ISO-2022-JP", "\033$B9A-!\033(I1\033(J.\n\033$B9A\n\nb", "p 港①ｱ./港\np b\n"},
+        {"iso-2022-jp", "\033$B9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A9A\"/9A\033(B",
+         "p 港港港港港港港港港港港港港港港港港港港港港港港港港\xef\xbf\xbd港\n"},
+        {"us-ascii", "\033$B9A\033(B", "p 港\n"}, /* told by its marks */
+        {"iso-2022-kr", "\033$)CA \016GW18\017 b", "p A 항구 b\n"},
+        {"iso-2022-kr", "\016GW18\017 b", "p 항구 b\n"},
+        {"hz-gb-2312", "a ~{8[~} ~~ b", "p a 港 ~ b\n"},
+        {"utf-7", "Gr+APwA3w-e +- a", "p Grüße + a\n"},
+        {"iso-2022-jp", "plain", "p plain\n"},
+        {"windows-1258", "Vi\xea\xf2t Nam Vi\xea\xf2", "p Việt Nam Việ\n"},
+        {"windows-1258", "Nga\xe0", "p Ngaà\n"},
+    };
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        char mime[80];
+        snprintf(mime, sizeof mime, "text/plain; charset=%s", of[i].label);
+        extracts(str_of(of[i].bytes), mime, "", "text/plain", of[i].outline);
+    }
+    extracts(STR("<html><meta charset=iso-2022-jp><p>\033$B9A\033(B</html>"), "", "", "text/html", "p 港\n");
+    (void)state;
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -200,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_plain, begin, end),
         cmocka_unit_test_setup_teardown(test_charsets, begin, end),
         cmocka_unit_test_setup_teardown(test_names_of_charsets, begin, end),
+        cmocka_unit_test_setup_teardown(test_charsets_that_shift, begin, end),
         cmocka_unit_test_setup_teardown(test_refusals, begin, end),
         cmocka_unit_test_setup_teardown(test_large_markdown, begin, end),
         cmocka_unit_test_setup_teardown(test_names, begin, end),

@@ -74,6 +74,12 @@ static void test_mail(void **state)
         "h1 Parts\np From: a@example.org\nh2 Plan\np Lift & lower.\nli Attachment: plan.pdf\np base64 text\n");
     extracts(STR("From: a\nReceived: x\nContent-Type: message/rfc822\n\nFrom: b\nSubject: inner\n\nhello"), "", "",
              "message/rfc822", "p From: a\nh1 inner\np From: b\np hello\n");
+    /* charsets of seven bits */
+    extracts(STR("From: a\nReceived: x\nSubject: =?ISO-2022-JP?B?GyRCOUEbKEI=?= plan\n"
+                 "Content-Type: text/plain; charset=ISO-2022-JP\n\n\033$B9A\033(B is deep.\n"),
+             "", "", "message/rfc822", "h1 港 plan\np From: a\np 港 is deep.\n");
+    extracts(STR("From: a\nReceived: x\n\n\033$B9A\033(B is deep.\n"), "", "", "message/rfc822",
+             "p From: a\np 港 is deep.\n");
     /* cut off, without an end */
     extracts(STR("From: a\nReceived: x\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nhello"), "", "",
              "message/rfc822", "p From: a\np hello\n");

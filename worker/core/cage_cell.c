@@ -22,7 +22,7 @@ void cell_prepare(void)
         "CP1258",     "CP437",       "CP850",       "CP852",       "CP866",       "CP874",       "KOI8-R",
         "KOI8-U",     "MACINTOSH",   "SHIFT_JIS",   "CP932",       "EUC-JP",      "ISO-2022-JP", "GB18030",
         "GBK",        "GB2312",      "CP936",       "BIG5",        "CP950",       "BIG5-HKSCS",  "EUC-KR",
-        "CP949",      "TIS-620",     "UTF-16",      "UTF-16LE",    "UTF-16BE",    "UTF-7",
+        "CP949",      "TIS-620",     "UTF-16",      "UTF-16LE",    "UTF-16BE",    "UTF-7",       "EUC-JP-MS",
     };
     for (size_t i = 0; i < sizeof charsets / sizeof *charsets; i++)
         (void)iconv_open("UTF-8", charsets[i]); /* stays open, so that its plug-in stays */

@@ -67,6 +67,11 @@ static int parse_text(struct source *s, struct str text)
     return rc;
 }
 
+static struct str charset_of(const struct source *s)
+{
+    return s->charset.n ? s->charset : html_charset(s->bytes);
+}
+
 static int run_text(struct source *s)
 {
     struct buf utf8 = {0};
@@ -74,8 +79,7 @@ static int run_text(struct source *s)
     const char *what = type_foreign(s->bytes);
     if (what)
         return refuse(s, "unsupported_file", "the file is %s, which cannot be read; " READABLE, what);
-    struct str charset = s->charset.n ? s->charset : html_charset(s->bytes);
-    int rc = text_decode(&utf8, s->bytes, charset, &binary, &s->err);
+    int rc = text_decode(&utf8, s->bytes, charset_of(s), &binary, &s->err);
     if (rc)
         s->code = "encoding";
     else if (binary)
@@ -109,10 +113,11 @@ static bool is_mail(const struct source *s)
     return may_be && begins_as_eml(s->bytes);
 }
 
-/* Text that is valid UTF-8 is taken for that, whatever it says of itself. */
+/* Text that is valid UTF-8 is taken for that, whatever it says of itself, but for charsets of seven bits. */
 bool extract_converts(const struct source *s)
 {
-    return in_container(s) || type_by_content(s->bytes) || is_mail(s) || !str_is_utf8(s->bytes);
+    return in_container(s) || type_by_content(s->bytes) || is_mail(s) || !str_is_utf8(s->bytes) ||
+           shifted_of(s->bytes, charset_of(s));
 }
 
 static int parse(struct source *s)

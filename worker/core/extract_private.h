@@ -141,6 +141,12 @@ void table_end(struct table *t);
 /* ---- charsets ---- */
 /* Makes UTF-8 of it. `declared` (may be "") comes from the client or the document. `binary` is set when it is no text. */
 int text_decode(struct buf *out, struct str bytes, struct str declared, bool *binary, struct err *e);
+/* Charsets of seven bits that shift between sets of characters, declared or told by their marks. NULL: it is none. */
+struct shifted;
+const struct shifted *shifted_of(struct str bytes, struct str declared);
+/* The same text in eight bits, and the charset it is then in. */
+void shifted_bytes(struct buf *out, const struct shifted *f, struct str s);
+struct str shifted_charset(const struct shifted *f);
 void text_put_utf8(struct buf *out, uint32_t c); /* one character; U+FFFD for what is none */
 /* What an HTML or XML document says of itself in its first kilobytes; "" = nothing. */
 struct str html_charset(struct str bytes);

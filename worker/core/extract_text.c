@@ -164,8 +164,28 @@ static struct str common_name(struct str charset)
     return charset;
 }
 
-/* 0 done, 1 no such charset, -1 the bytes are not of that charset. */
-static int decode_declared(struct buf *out, struct str s, struct str charset)
+/* A converter may keep the last letter, as a mark for it could follow. */
+static void end_text(struct buf *out, iconv_t cd)
+{
+    buf_reserve(out, 64);
+    char *to = out->p + out->n;
+    size_t room = out->cap - out->n;
+    (void)iconv(cd, NULL, NULL, &to, &room);
+    out->n = (size_t)(to - out->p);
+}
+
+/* Steps over a character that is none of its charset. */
+static void skip_bad(struct buf *out, char **in, size_t *left)
+{
+    size_t n = (unsigned char)**in < 0x80 ? 1 : **in == '\x8f' ? 3 : 2;
+    n = n < *left ? n : *left;
+    *in += n;
+    *left -= n;
+    text_put_utf8(out, 0xfffd);
+}
+
+/* 0 done, 1 no such charset, -1 the bytes are not of that charset, but for `forgiven` characters. */
+static int decode_declared(struct buf *out, struct str s, struct str charset, size_t forgiven)
 {
     char name[64];
     if (charset.n == 0 || charset.n >= sizeof name || !charset_name(charset))
@@ -185,9 +205,12 @@ static int decode_declared(struct buf *out, struct str s, struct str charset)
         out->n = (size_t)(to - out->p);
         if (done == (size_t)-1 && errno == EINVAL)
             break; /* the last character is cut off */
-        if (done == (size_t)-1 && errno != E2BIG)
+        if (done == (size_t)-1 && errno != E2BIG && forgiven == 0)
             rc = -1;
+        else if (done == (size_t)-1 && errno != E2BIG)
+            forgiven--, skip_bad(out, &in, &left);
     }
+    end_text(out, cd);
     iconv_close(cd);
     if (rc)
         out->n = start;
@@ -203,6 +226,19 @@ static bool plain_charset(struct str c)
     return false;
 }
 
+/* Of those of seven bits; a few characters may be unknown. False: it is none. */
+static bool decode_shifted(struct buf *out, struct str bytes, struct str declared)
+{
+    const struct shifted *f = shifted_of(bytes, declared);
+    struct buf wide = {0};
+    if (!f)
+        return false;
+    shifted_bytes(&wide, f, bytes);
+    bool done = decode_declared(out, buf_view(&wide), shifted_charset(f), wide.n / 50) == 0;
+    buf_fini(&wide);
+    return done;
+}
+
 int text_decode(struct buf *out, struct str bytes, struct str declared, bool *binary, struct err *e)
 {
     *binary = false;
@@ -211,6 +247,8 @@ int text_decode(struct buf *out, struct str bytes, struct str declared, bool *bi
     struct wide w = wide_of(bytes);
     if (w.width)
         return decode_wide(out, bytes, w, e);
+    if (decode_shifted(out, bytes, declared))
+        return 0;
     if (looks_binary(bytes)) {
         *binary = true;
         return 0;
@@ -220,7 +258,7 @@ int text_decode(struct buf *out, struct str bytes, struct str declared, bool *bi
         return 0;
     }
     if (declared.n && !plain_charset(declared)) {
-        int rc = decode_declared(out, bytes, declared);
+        int rc = decode_declared(out, bytes, declared, 0);
         if (rc == 0)
             return 0;
         if (rc < 0)
