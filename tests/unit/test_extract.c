@@ -83,6 +83,9 @@ static void test_plain(void **state)
                  "d"),
              "", "", "text/plain", "p abcd\n");
     extracts(STR("a\n\n\x01\x02\n\nb"), "", "", "text/plain", "p a\np b\n");
+    extracts(STR("\fone\fChapter\vtwo \f end\n\f\nb\f\n\fc\n\n\f\n"), "", "", "text/plain",
+             "p one Chapter two  end\np b/c\n");
+    extracts(STR("one\fChapter\vtwo"), "", "a.md", "text/markdown", "p one Chapter two\n");
     refuses(STR("\x01\n"), "", "", "empty_file", "no text");
     extracts(STR("ID3 tags are explained here."), "", "", "text/plain", "p ID3 tags are explained here.\n");
 }

@@ -83,6 +83,12 @@ static void test_mail(void **state)
     /* cut off, without an end */
     extracts(STR("From: a\nReceived: x\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nhello"), "", "",
              "message/rfc822", "p From: a\np hello\n");
+    /* it says what it is by its name or type only */
+    static const char bare[] = "From: a\nDate: today\nSubject: Plan\nContent-Type: text/html\n"
+                               "Content-Transfer-Encoding: quoted-printable\n\n<p>Gr=C3=BC=C3=9Fe</p>";
+    extracts(str_of(bare), "", "a.eml", "message/rfc822", "h1 Plan\np From: a/Date: today\np Grüße\n");
+    extracts(str_of(bare), "message/rfc822", "", "message/rfc822", "h1 Plan\np From: a/Date: today\np Grüße\n");
+    extracts(STR("Notes: none\n\nThat is all."), "", "a.eml", "message/rfc822", "p Notes: none\np That is all.\n");
     /* a text that only looks a little like one */
     extracts(STR("From: the harbour\n\nto the town."), "", "a.txt", "text/plain",
              "p From: the harbour\np to the town.\n");
@@ -100,6 +106,8 @@ static void test_rtf(void **state)
              "p При\np 😀\n");
     extracts(STR("{\\rtf1 text\\bin5 {{{{{ more}"), "", "", "application/rtf", "p text more\n");
     extracts(STR("{\\rtf1 a\\\\b \\{c\\}"), "", "", "application/rtf", "p a\\b {c}\n");
+    extracts(STR("{\\rtf1 Lift{\\footnote\\pard{\\b Not}\\par at night} slowly.{\\footnote x}\\par Next}"), "", "",
+             "application/rtf", "p Lift (Not at night) slowly. (x)\np Next\n");
     extracts(STR("{\\rtf1 }}}} stray"), "", "", "application/rtf", "p stray\n");
     refuses(repeated("{\\rtf1 ", "{", 100000, "x"), "", "", "invalid_file", "nested too deeply");
     refuses(STR("{\\rtf1 {\\*\\x hidden}}"), "", "", "empty_file", "no text");

@@ -119,6 +119,20 @@ static void test_xlsx(void **state)
     assert_int_equal(x.block[4].page, 2);
 }
 
+/* Far to the right: nothing is left out but most of a gap. */
+static void test_xlsx_columns(void **state)
+{
+    (void)state;
+    extracts(ZIP({"[Content_Types].xml", TYPES("spreadsheetml.sheet")}, {"_rels/.rels", MAIN("xl/workbook.xml")},
+                 {"xl/workbook.xml", "<workbook xmlns:r='r'><sheets><sheet name='S' r:id='r1'/></sheets></workbook>"},
+                 {"xl/_rels/workbook.xml.rels",
+                  "<Relationships><Relationship Id='r1' Type='" OFFICE "worksheet' Target='s.xml'/></Relationships>"},
+                 {"xl/s.xml",
+                  "<worksheet><sheetData><row><c r='A1'><v>1</v></c><c r='C1'><v>2</v></c><c r='ALM1'><v>3</v></c>"
+                  "<c r='XFD1' t='str'><v>last</v></c></row></sheetData></worksheet>"}),
+             "", "", xlsx_mime, "h2 S\nrow 1 | | 2 | | | | | | | | | 3 | | | | | | | | | last\n");
+}
+
 static void test_pptx(void **state)
 {
     (void)state;
@@ -179,6 +193,12 @@ static void test_odf(void **state)
             {"content.xml", "<d xmlns:t='t' xmlns:w='w' xmlns:p='p'><w:page><w:frame p:class='title'><t:p>One</t:p>"
                             "</w:frame><w:frame><t:p>text</t:p></w:frame></w:page></d>"}),
         "", "a.odp", ODF "presentation", "h2 One\np text\n");
+    static const char list[] =
+        "<m:manifest xmlns:m='m'><m:file-entry m:full-path='a/' m:media-type='" ODF "spreadsheet'/>"
+        "<m:file-entry m:full-path='/' m:media-type='" ODF "text'/></m:manifest>";
+    extracts(ZIP({"META-INF/manifest.xml", list},
+                 {"content.xml", "<o:d xmlns:o='o' xmlns:text='t'><text:p>No mark.</text:p></o:d>"}),
+             "", "a.odt", ODF "text", "p No mark.\n");
     refuses(ZIP({"mimetype", ODF "text"}, {"content.xml", "?"}, {"META-INF/manifest.xml", "<x><encryption-data/></x>"}),
             "", "a.odt", "encrypted", "password");
 }
@@ -246,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_docx, begin, end),
         cmocka_unit_test_setup_teardown(test_xlsx, begin, end),
+        cmocka_unit_test_setup_teardown(test_xlsx_columns, begin, end),
         cmocka_unit_test_setup_teardown(test_pptx, begin, end),
         cmocka_unit_test_setup_teardown(test_odf, begin, end),
         cmocka_unit_test_setup_teardown(test_epub, begin, end),

@@ -110,7 +110,7 @@ static bool in_container(const struct source *s)
 static bool is_mail(const struct source *s)
 {
     bool may_be = !s->type || s->type->format == FORMAT_TEXT || s->type->format == FORMAT_EML;
-    return may_be && begins_as_eml(s->bytes);
+    return may_be && begins_as_eml(s->bytes, s->type && s->type->format == FORMAT_EML);
 }
 
 /* Text that is valid UTF-8 is taken for that, whatever it says of itself, but for charsets of seven bits. */

@@ -192,9 +192,15 @@ static size_t unwanted(const char *p, size_t n)
     return c == 0xef && n > 2 && memcmp(p, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 }
 
+/* Controls that stand between words: a new page, a new line below. */
+static bool breaks(char c)
+{
+    return c == '\f' || c == '\v';
+}
+
 static size_t white(const char *p, size_t n)
 {
-    if (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r' || *p == '\f')
+    if (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r' || breaks(*p))
         return 1;
     return n > 1 && memcmp(p, "\xc2\xa0", 2) == 0 ? 2 : 0;
 }
@@ -238,6 +244,8 @@ static void text_preserved(struct builder *b, struct str s)
         size_t skip = unwanted(s.p + i, s.n - i);
         if (!skip)
             buf_ch(&b->text, s.p[i++]);
+        else if (breaks(s.p[i]) && b->text.n > b->from && !memchr(" \n\t", b->text.p[b->text.n - 1], 3))
+            buf_ch(&b->text, ' ');
         i += skip;
     }
 }

@@ -10,7 +10,31 @@ static bool holds(const struct buf *b, const char *word)
     return b->n && memmem(b->p, b->n, word, strlen(word));
 }
 
-/* OpenDocument and EPUB say in an entry of their own what they are, Office says it of each part. */
+static void ignore_close(void *arg, const char *name)
+{
+    (void)arg, (void)name;
+}
+
+static void manifest_open(void *arg, const char *name, const char **attr)
+{
+    const char *path = xml_attr(attr, "full-path"), *type = xml_attr(attr, "media-type");
+    if (strcmp(name, "file-entry") == 0 && path && type && strcmp(path, "/") == 0)
+        buf_str(arg, str_of(type));
+}
+
+/* What OpenDocument and EPUB say of themselves: in an entry of its own, or, where a program has left that out, in the
+ * list of all entries. */
+static void stated_type(struct source *s, struct zip *z, struct buf *out)
+{
+    static const struct xml_events events = {manifest_open, ignore_close, NULL};
+    int rc = zip_read(z, STR("mimetype"), out);
+    if (rc || out->n >= 200)
+        out->n = 0;
+    if (rc == 1)
+        (void)office_part(s, z, "META-INF/manifest.xml", &events, out);
+}
+
+/* They state what they are, Office says it of each part. */
 static enum format container_format(struct source *s, struct zip *z, struct buf *tmp)
 {
     static const struct {
@@ -27,13 +51,12 @@ static enum format container_format(struct source *s, struct zip *z, struct buf 
         {"spreadsheetml.template.main", FORMAT_XLSX},
         {"ms-excel.sheet.macroEnabled.main", FORMAT_XLSX},
     };
-    if (zip_read(z, STR("mimetype"), tmp) == 0 && tmp->n < 200) {
-        if (holds(tmp, "application/epub+zip"))
-            return FORMAT_EPUB;
-        if (holds(tmp, "opendocument.text") || holds(tmp, "opendocument.spreadsheet") ||
-            holds(tmp, "opendocument.presentation"))
-            return FORMAT_ODF;
-    }
+    stated_type(s, z, tmp);
+    if (holds(tmp, "application/epub+zip"))
+        return FORMAT_EPUB;
+    if (holds(tmp, "opendocument.text") || holds(tmp, "opendocument.spreadsheet") ||
+        holds(tmp, "opendocument.presentation"))
+        return FORMAT_ODF;
     if (zip_read(z, STR("[Content_Types].xml"), tmp) == 0)
         for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
             if (holds(tmp, marks[i].word))
@@ -43,12 +66,11 @@ static enum format container_format(struct source *s, struct zip *z, struct buf 
     return FORMAT_OTHER;
 }
 
-static const struct type *odf_type(struct zip *z, struct buf *tmp)
+static const struct type *odf_type(const struct buf *stated)
 {
-    const char *mime = zip_read(z, STR("mimetype"), tmp)         ? ""
-                       : holds(tmp, "opendocument.spreadsheet")  ? "application/vnd.oasis.opendocument.spreadsheet"
-                       : holds(tmp, "opendocument.presentation") ? "application/vnd.oasis.opendocument.presentation"
-                                                                 : "application/vnd.oasis.opendocument.text";
+    const char *mime = holds(stated, "opendocument.spreadsheet")    ? "application/vnd.oasis.opendocument.spreadsheet"
+                       : holds(stated, "opendocument.presentation") ? "application/vnd.oasis.opendocument.presentation"
+                                                                    : "application/vnd.oasis.opendocument.text";
     const struct type *t = type_by_mime(str_of(mime));
     return t ? t : type_of_format(FORMAT_ODF);
 }
@@ -58,7 +80,7 @@ static int read_container(struct source *s, struct zip *z)
     struct buf tmp = {0};
     enum format format = container_format(s, z, &tmp);
     if (format != FORMAT_OTHER)
-        s->type = format == FORMAT_ODF ? odf_type(z, &tmp) : type_of_format(format);
+        s->type = format == FORMAT_ODF ? odf_type(&tmp) : type_of_format(format);
     buf_fini(&tmp);
     if (s->code)
         return -1;
@@ -120,11 +142,6 @@ static void relation_open(void *arg, const char *name, const char **attr)
     str_copyz(v->id, sizeof v->id, str_of(id));
     str_copyz(v->type, sizeof v->type, str_of(word ? word + 1 : type));
     out->n += zip_resolve(r->base, str_of(target), v->target);
-}
-
-static void ignore_close(void *arg, const char *name)
-{
-    (void)arg, (void)name;
 }
 
 int relations_read(struct source *s, struct zip *z, struct str name, struct relations *out)

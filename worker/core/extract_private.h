@@ -83,7 +83,7 @@ const struct type *type_by_content(struct str in); /* formats that carry a mark;
 const char *type_foreign(struct str bytes);
 bool begins_as_html(struct str utf8);
 bool begins_as_xml(struct str utf8);
-bool begins_as_eml(struct str bytes);
+bool begins_as_eml(struct str bytes, bool declared);
 
 /* ---- one document on its way through a reader ---- */
 struct source {

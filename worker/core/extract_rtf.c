@@ -9,6 +9,7 @@ enum { GROUPS_MAX = 1000 };
 
 struct group {
     bool skip;
+    bool note;    /* a footnote: it is put in brackets */
     int fallback; /* \uc: characters that follow each \u for readers that do not know it */
 };
 struct rtf {
@@ -24,6 +25,7 @@ struct rtf {
     uint32_t surrogate; /* first half of a pair */
     bool first;         /* the next control word names the group */
     bool opened, in_row, title;
+    int notes;   /* groups around that are footnotes */
     int outline; /* of the paragraph: 0 none, 1–6 */
     struct buf title_text;
 };
@@ -97,7 +99,7 @@ static void paragraph_end(struct rtf *r)
 {
     flush(r);
     size_t before = r->b->n;
-    if (r->in_row) { /* paragraphs in a cell */
+    if (r->in_row || r->notes) { /* paragraphs in a cell, or between brackets */
         builder_text(r->b, STR(" "));
         return;
     }
@@ -150,6 +152,8 @@ static void destination(struct rtf *r, struct word w)
         g->skip = true;
     } else if (str_eqz(w.name, "footnote") && !g->skip) {
         put(r, STR(" ("));
+        g->note = true;
+        r->notes++;
     }
 }
 
@@ -283,6 +287,7 @@ static int group_open(struct rtf *r)
         return refuse(r->source, "invalid_file", "the document cannot be read: it is nested too deeply");
     r->group[r->depth + 1] = r->group[r->depth];
     r->depth++;
+    r->group[r->depth].note = false;
     r->first = true;
     return 0;
 }
@@ -293,6 +298,10 @@ static void group_close(struct rtf *r)
     if (r->title) {
         builder_title(r->b, buf_view(&r->title_text));
         r->title = false;
+    }
+    if (r->group[r->depth].note) {
+        put(r, STR(")"));
+        r->notes--;
     }
     r->depth -= r->depth > 0;
     r->skip_chars = 0;

@@ -2,7 +2,10 @@
 
 /* ---- tables ---- */
 
-enum { COLUMNS_MAX = 1000, HEADER_MAX = 100 };
+enum {
+    HEADER_MAX = 100,
+    GAP_MAX = 8, /* cells without text that are shown between two others */
+};
 
 void table_begin(struct table *t, struct builder *b)
 {
@@ -29,8 +32,7 @@ static bool is_number(struct str s)
 
 void table_cell(struct table *t, struct str text)
 {
-    if (t->cells++ >= COLUMNS_MAX)
-        return;
+    t->cells++;
     text = str_trim(text);
     t->numbers |= text.n == 0 || text.n > HEADER_MAX || is_number(text);
     for (size_t i = 0; i < text.n; i++)
@@ -42,23 +44,25 @@ void table_cell(struct table *t, struct str text)
 /* Cells without text at the end of a row, as spreadsheets are full of. */
 static size_t filled(const struct table *t)
 {
-    size_t n = 0, i = 0;
-    for (struct str rest = buf_view(&t->row); rest.n; i++)
-        if (str_cut(&rest, 0).n)
-            n = i + 1;
-    return n;
+    size_t end = t->row.n, n = 0;
+    while (end && t->row.p[end - 1] == 0)
+        end--;
+    for (size_t i = 0; i < end; i++)
+        n += t->row.p[i] == 0;
+    return end ? n + 1 : 0;
 }
 
 void table_row_end(struct table *t)
 {
-    size_t n = filled(t), i = 0;
+    size_t n = filled(t), i = 0, gap = 0;
     bool header = !t->begun && n >= 2 && n == t->cells && !t->numbers;
     struct str names = buf_view(&t->header);
     if (n)
         builder_open(t->b, BLOCK_TABLE_ROW, 0);
     for (struct str rest = buf_view(&t->row); i < n; i++) {
         struct str cell = str_cut(&rest, 0), name = names.n ? str_cut(&names, 0) : STR("");
-        if (t->headers && cell.n == 0)
+        gap = cell.n ? 0 : gap + 1;
+        if (gap > (t->headers ? 0 : GAP_MAX))
             continue;
         if (t->b->started || (i && !t->headers))
             builder_text(t->b, STR(" | "));

@@ -202,11 +202,13 @@ bool begins_as_xml(struct str s)
     return str_starts(skip_white(str_sub(s, 0, 4096)), STR("<?xml"));
 }
 
-/* A header of a mail: lines "Name: value" up to an empty one, among them those that hardly anything else has. */
-bool begins_as_eml(struct str s)
+/* A header of a mail: lines "Name: value" up to an empty one, among them those that hardly anything else has; any of a
+ * mail's will do for what is declared as one. */
+bool begins_as_eml(struct str s, bool declared)
 {
     static const char *const sure[] = {"mime-version", "message-id", "received", "return-path", "delivered-to"};
-    bool from = false, other = false;
+    static const char *const usual[] = {"from", "to", "subject", "date", "content-type"};
+    bool from = false, other = false, any = false;
     s = str_sub(s, 0, 32768);
     for (int line_no = 0; s.n; line_no++) {
         struct str line = str_cut(&s, '\n');
@@ -220,6 +222,8 @@ bool begins_as_eml(struct str s)
         from |= str_ieq(name, STR("from"));
         for (size_t i = 0; i < sizeof sure / sizeof *sure; i++)
             other |= str_ieq(name, str_of(sure[i]));
+        for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
+            any |= str_ieq(name, str_of(usual[i]));
     }
-    return from && other;
+    return (from && other) || (declared && (any || other));
 }

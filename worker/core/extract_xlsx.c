@@ -142,7 +142,7 @@ static void cell_begin(struct sheet *s, const char **attr)
 {
     const char *ref = xml_attr(attr, "r"), *type = xml_attr(attr, "t"), *style = xml_attr(attr, "s");
     size_t column = ref ? column_of(ref) : s->column;
-    for (; s->column < column && s->column < 1000; s->column++)
+    for (; s->column < column && s->column < COLUMN_MAX; s->column++)
         table_cell(&s->table, STR(""));
     size_t i = style ? (size_t)atoi(style) : 0;
     s->date = i < s->formats->dates.n && s->formats->dates.p[i];
