@@ -73,16 +73,21 @@ def test_hits_carry_the_section_they_were_cut_from(settings):
         c = api.collection(chunking=chunking)
         text = " ".join(f"Grüße {i}: the tide turns at the {i}th pier of Köln." for i in range(60))
         document = api.ready(c, text)
-        chunks = {k["id"]: k for k in api.get(f"/api/v1/documents/{document['id']}/chunks?limit=100").json()["data"]}
+        ordered = api.get(f"/api/v1/documents/{document['id']}/chunks?limit=100").json()["data"]
+        chunks = {k["id"]: k for k in ordered}
         parents = {k["parent"]["char_start"] for k in chunks.values()}
         assert 2 < len(parents) < len(chunks) / 2
         for mode in ("lexical", "vector", "hybrid"):
-            for context in ({}, {"context": {"before": 1, "after": 1}}):  # who asks for neighbours gets the section, too
+            for near in (0, 1, 7):  # who asks for neighbours gets the section, too, and those beyond it
+                context = {"context": {"before": near, "after": near}} if near else {}
                 hits = api.search("31th pier", c, mode=mode, **context)["hits"]
                 assert len(hits) == 10
                 for hit in hits:
-                    parent = chunks[hit["chunk_id"]]["parent"]
-                    section = text[parent["char_start"] : parent["char_end"]]
+                    own = chunks[hit["chunk_id"]]
+                    parent, at = own["parent"], own["ordinal"]
+                    around = ordered[max(at - near, 0) : at + near + 1]
+                    start = min(parent["char_start"], around[0]["char_start"])
+                    section = text[start : max(parent["char_end"], around[-1]["char_end"])]
                     assert hit["context"]["before"] + hit["text"] + hit["context"]["after"] == section, (mode, hit)
                     assert hit["text"] == text[hit["span"]["char_start"] : hit["span"]["char_end"]]
                 assert mode == "vector" or "31th" in hits[0]["text"]

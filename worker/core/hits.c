@@ -99,13 +99,39 @@ static void append(struct buf *b, const struct store_chunk *k, int64_t *at, int6
     *at = to;
 }
 
+/* Bytes of a document. */
+struct reach {
+    int64_t from, to;
+};
+
+static void extend(struct reach *r, int64_t from, int64_t to)
+{
+    r->from = from < r->from ? from : r->from;
+    r->to = to > r->to ? to : r->to;
+}
+
+static bool same_document(const struct store_chunk *a, const struct store_chunk *b)
+{
+    return a->no >> 20 == b->no >> 20;
+}
+
+/* How far the chunk reaches with its neighbours. */
+static struct reach reach_of(const struct store_chunk *own, const struct store_chunk *near, size_t n)
+{
+    struct reach r = {own->byte_start, own->byte_end};
+    for (size_t i = 0; i < n; i++)
+        if (near[i].no && same_document(&near[i], own))
+            extend(&r, near[i].byte_start, near[i].byte_end);
+    return r;
+}
+
 static void surround(struct search *s, struct retrieve_hit *h, const struct store_chunk *near, size_t n)
 {
     const struct store_chunk *own = &h->chunk;
     struct buf b = {0};
     int64_t at = -1;
     for (size_t i = 0; i < n; i++) {
-        if (near[i].no == 0 || near[i].no >= own->no || near[i].no >> 20 != own->no >> 20)
+        if (near[i].no == 0 || near[i].no >= own->no || !same_document(&near[i], own))
             continue;
         if (at < 0)
             at = near[i].byte_start;
@@ -115,34 +141,37 @@ static void surround(struct search *s, struct retrieve_hit *h, const struct stor
     b.n = 0;
     at = own->byte_end;
     for (size_t i = 0; i < n; i++)
-        if (near[i].no > own->no && near[i].no >> 20 == own->no >> 20)
+        if (near[i].no > own->no && same_document(&near[i], own))
             append(&b, &near[i], &at, INT64_MAX);
     h->after = arena_dup(s->a, buf_view(&b));
     buf_fini(&b);
 }
 
-/* The rest of the section that a chunk was cut from, where the collection keeps such sections. */
-suspends static int add_parent(struct search *s, struct retrieve_hit *h, struct err *e)
+/* The rest of the section that a chunk was cut from, where the collection keeps such sections, and of the neighbours what
+ * reaches beyond it. */
+suspends static int add_parent(struct search *s, struct retrieve_hit *h, struct reach r, struct err *e)
 {
     const struct store_chunk *c = &h->chunk;
     const struct store_span *p = &c->parent;
     struct str text;
     if (p->byte_end <= p->byte_start || p->byte_start > c->byte_start || p->byte_end < c->byte_end)
         return 0;
-    if (STORE_CALL(s->store, document_span, s->a, h->document.no, p->byte_start, (size_t)(p->byte_end - p->byte_start),
-                   &text, e))
+    extend(&r, p->byte_start, p->byte_end);
+    if (STORE_CALL(s->store, document_span, s->a, h->document.no, r.from, (size_t)(r.to - r.from), &text, e))
         return -1;
-    h->before = str_sub(text, 0, (size_t)(c->byte_start - p->byte_start));
-    h->after = str_sub(text, (size_t)(c->byte_end - p->byte_start), text.n);
+    h->before = str_sub(text, 0, (size_t)(c->byte_start - r.from));
+    h->after = str_sub(text, (size_t)(c->byte_end - r.from), text.n);
     h->has_parent = true;
     return 0;
 }
 
-/* The neighbours of all hits in one call. */
-suspends static int add_neighbours(struct search *s, struct retrieve_result *out, struct err *e)
+/* The neighbours of all hits in one call; each hit's reach with them. */
+suspends static int add_neighbours(struct search *s, struct retrieve_result *out, struct reach *reach, struct err *e)
 {
     const struct retrieve_query *q = s->q;
     size_t each = (size_t)(q->before + q->after), n = out->n * each, k = 0;
+    for (size_t i = 0; i < out->n; i++)
+        reach[i] = reach_of(&out->hit[i].chunk, NULL, 0);
     if (!n)
         return 0;
     int64_t *nos = arena_alloc(s->a, n * sizeof *nos);
@@ -158,17 +187,20 @@ suspends static int add_neighbours(struct search *s, struct retrieve_result *out
     }
     if (STORE_CALL(s->store, search_fetch, s->a, nos, n, near, documents, e))
         return -1;
-    for (size_t i = 0; i < out->n; i++)
+    for (size_t i = 0; i < out->n; i++) {
+        reach[i] = reach_of(&out->hit[i].chunk, near + i * each, each);
         surround(s, &out->hit[i], near + i * each, each);
+    }
     return 0;
 }
 
 suspends static int add_context(struct search *s, struct retrieve_result *out, struct err *e)
 {
-    if (add_neighbours(s, out, e))
+    struct reach *reach = arena_alloc(s->a, (out->n + 1) * sizeof *reach);
+    if (add_neighbours(s, out, reach, e))
         return -1;
     for (size_t i = 0; i < out->n; i++)
-        if (add_parent(s, &out->hit[i], e))
+        if (add_parent(s, &out->hit[i], reach[i], e))
             return -1;
     return 0;
 }

@@ -45,7 +45,7 @@ struct retrieve_hit {
     } * highlight; /* bytes in chunk.text */
     size_t n_highlight;
     struct str before,
-        after; /* text around the chunk, without what it has itself: of its neighbours, or of its parent */
+        after; /* text around the chunk, without what it has itself: of its neighbours, of its parent, or of both */
     bool has_parent;
     struct str explain; /* JSON object, or "" */
 };
