@@ -45,6 +45,17 @@ def verify(api, citations):
         assert whole[c["char_start"]:c["char_end"]] == c["quote"]
 
 
+@pytest.mark.parametrize("title", ["# Fridges", "# House\n\nIt is warm.\n\n## Fridges", "# House\n\n## Fridges"])
+def test_headings_are_not_quoted(api, title):
+    c = api.collection()
+    api.ready(c, f"{title}\n\nDefrost the fridge in spring. Then it hums less.\n\n## Descale\n\nNot needed.", mime="text/markdown")
+    for question in ("How to defrost fridges?", "fridges", "Fridges: descale?"):
+        a = ask(api, c, question)
+        assert a["answer"].startswith("Defrost the fridge in spring. [1]"), a
+        assert not {"House", "Fridges", "Descale"} & {q["quote"] for q in a["citations"]}, a
+        verify(api, a["citations"])
+
+
 @pytest.mark.parametrize("mode", ["hybrid", "lexical"])
 def test_sentences_with_citations(api, kitchen, mode):
     a = ask(api, kitchen, "How do I descale the kettle?", mode=mode)

@@ -110,8 +110,8 @@ static void choose(struct answering *x)
             x->out.source[x->out.n++] = s;
     }
     if (x->out.n == 0 && x->found.n > 0) { /* found by its meaning: no word of the question is in it */
-        struct quote first = quote_of(x->quote, n, hits, 0);
-        x->out.source[x->out.n++] = source_of(&hits[0], &first);
+        struct quote first = n ? x->quote[0] : quote_of(NULL, 0, hits, 0);
+        x->out.source[x->out.n++] = source_of(&hits[first.hit], &first);
     }
 }
 

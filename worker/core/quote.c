@@ -2,12 +2,14 @@
 #include "worker/core/analyze.h"
 #include "worker/core/bm25.h"
 #include "worker/core/sentence.h"
+#include "worker/io/json.h"
 #include <errno.h>
 #include <stdlib.h>
 
 enum {
     SENTENCE_MAX = 600, /* bytes */
     TERMS_MAX = 64,     /* of the question */
+    HEADING_MAX = 200,  /* bytes */
 };
 
 /* The question in one language. */
@@ -24,7 +26,8 @@ struct question {
 struct sentence {
     struct quote q;
     const struct question *in;
-    int length;
+    int length, asked; /* terms; those of them that are of the question */
+    bool fragment;     /* a paragraph without an end: perhaps a heading */
     uint8_t tf[TERMS_MAX];
 };
 
@@ -83,8 +86,10 @@ static bool count_term(void *arg, const struct term *t)
     struct counting *c = arg;
     c->s->length++;
     for (size_t i = 0; i < c->q->n; i++)
-        if (str_eq(c->q->term[i], t->text))
+        if (str_eq(c->q->term[i], t->text)) {
             c->s->tf[i] += c->s->tf[i] < UINT8_MAX;
+            c->s->asked++;
+        }
     return true;
 }
 
@@ -119,10 +124,33 @@ static size_t paragraph(struct str text, size_t from)
     return gap ? (size_t)(gap - text.p) : text.n;
 }
 
-static void cut(struct quoting *g, struct question *q, struct str text, size_t hit)
+/* `headings` is JSON: an array of strings. */
+static bool is_heading(struct str headings, struct str paragraph)
+{
+    struct buf json = {0};
+    if (headings.n == 0 || paragraph.n == 0 || paragraph.n > HEADING_MAX)
+        return false;
+    json_escape(&json, paragraph);
+    bool found = memmem(headings.p, headings.n, json.p, json.n);
+    buf_fini(&json);
+    return found;
+}
+
+static bool ends_sentence(struct str s)
+{
+    static const char *const marks[] = {".", "!", "?", ":", ";", "\"", "\xe3\x80\x82", "\xe2\x80\x9d"};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (s.n >= strlen(marks[i]) && str_eqz(str_sub(s, s.n - strlen(marks[i]), s.n), marks[i]))
+            return true;
+    return false;
+}
+
+static void cut(struct quoting *g, struct question *q, struct str text, struct str headings, size_t hit)
 {
     for (size_t at = 0; at < text.n;) {
-        size_t end = paragraph(text, at);
+        size_t begin = at, end = paragraph(text, at);
+        if (is_heading(headings, str_trim(str_sub(text, at, end - at))))
+            at = end;
         while (at < end) {
             if (space(text.p[at])) {
                 at++;
@@ -132,6 +160,7 @@ static void cut(struct quoting *g, struct question *q, struct str text, size_t h
             while (to > at + 1 && space(text.p[to - 1]))
                 to--;
             add_sentence(g, q, text, hit, at, to);
+            g->s[g->n - 1].fragment = at == begin && next == end && !ends_sentence(str_sub(text, at, to - at));
             at = next;
         }
         while (at < text.n && space(text.p[at]))
@@ -151,9 +180,12 @@ static int best_first(const void *x, const void *y)
     return (a->from > b->from) - (a->from < b->from);
 }
 
-/* BM25 among the sentences; those of passages that rank high count a little more. */
+/* BM25 among the sentences; those of passages that rank high count a little more. A heading that only repeats words of the
+ * question answers nothing. */
 static double score_of(const struct quoting *g, const struct sentence *s)
 {
+    if (s->fragment && s->asked == s->length)
+        return 0;
     struct bm25 m = {.k1 = g->cfg->search_bm25_k1,
                      .b = g->cfg->search_bm25_b,
                      .n = (double)g->n,
@@ -173,7 +205,7 @@ suspends int quotes_rank(struct arena *a, const struct config *cfg, struct str q
         struct question *q = question_in(&g, hits[i].language, e);
         if (!q)
             return -1;
-        cut(&g, q, hits[i].chunk.text, i);
+        cut(&g, q, hits[i].chunk.text, hits[i].chunk.headings, i);
         int rc = fiber_yield();
         if (rc)
             return err_set(e, rc == -ETIMEDOUT ? ERR_DEADLINE : ERR_CANCELED, "The answer took too long");

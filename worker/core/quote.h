@@ -8,7 +8,7 @@ struct quote {
     size_t from, to; /* bytes of its chunk's text */
     double score;    /* 0: no word of the question is in it */
 };
-/* All sentences of the passages, best first; equal ones in their order. */
+/* All sentences of the passages but their headings, best first; equal ones in their order. */
 suspends must_use int quotes_rank(struct arena *a, const struct config *cfg, struct str question,
                                   const struct retrieve_hit *hits, size_t n, struct quote **out, size_t *n_out,
                                   struct err *e);
