@@ -137,6 +137,8 @@ class Api:
         assert body["status"] == status and body["code"] == code, body
         assert body["request_id"] == response.headers["x-request-id"]
         assert body["error"]["code"] == code and body["error"]["message"] == body["detail"]
+        param = body["errors"][0]["pointer"].removeprefix("/").partition("/")[0] if "errors" in body else ""
+        assert body["error"]["param"] == (param or None), body
         if pointer is not None:
             assert [e["pointer"] for e in body["errors"]] == [pointer], body
         if says is not None:

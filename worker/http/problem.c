@@ -41,13 +41,13 @@ static void retry_headers(struct request *r, const struct err *e, int status)
     reply_header(r, STR("retry-after-ms"), (struct str){text, (size_t)n});
 }
 
-/* The parameter that is at fault, as OpenAI's clients name it: the pointer's first member. */
+/* The parameter that is at fault, as OpenAI's clients name it: the first member of a pointer into the body, or the name of
+ * a query parameter. */
 static struct str param_of(const struct err *e)
 {
     struct str rest = str_of(e->pointer);
-    if (!rest.n)
-        return rest;
-    rest = str_sub(rest, 1, SIZE_MAX);
+    if (rest.n && rest.p[0] == '/')
+        rest = str_sub(rest, 1, SIZE_MAX);
     return str_cut(&rest, '/');
 }
 
