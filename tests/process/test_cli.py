@@ -161,6 +161,12 @@ def test_eval(cli):
     golden.write_text(json.dumps({"query": "puffins burrow", "relevant": [{"chunk_id": hit["chunk_id"]}]}))
     assert cli.json("eval", str(golden))["ndcg@10"] == 1
 
+    # Ten that are perfect are not a little less than perfect together.
+    golden.write_text("".join(json.dumps({"query": "puffins burrow", "id": str(i), "relevant": ["sample/newsletter.html"]}) + "\n"
+                              for i in range(10)))  # fmt: skip
+    best = cli.json(*args, "--min-recall", "1", "--min-ndcg", "1", str(golden))
+    assert (best["n"], best["recall@k"], best["mrr"], best["ndcg@10"]) == (10, 1, 1, 1)
+
     golden.write_text('{"query": "x", "relevant": ["a"]}\n{"query": "y"}\n')
     assert "golden.ndjson: line 2: " in cli.run("eval", str(golden), code=1).stderr
     assert "no collection" in cli.run("eval", "--collection", "absent", "base.json", code=1).stderr

@@ -221,12 +221,15 @@ static void add_up(const struct eval_score *score, size_t n, struct eval_total *
     int64_t *took = arena_alloc(&a, n * sizeof *took);
     *total = (struct eval_total){0};
     for (size_t i = 0; i < n; i++) {
-        total->recall += score[i].recall / (double)n;
-        total->mrr += score[i].rr / (double)n;
-        total->ndcg += score[i].ndcg / (double)n;
+        total->recall += score[i].recall;
+        total->mrr += score[i].rr;
+        total->ndcg += score[i].ndcg;
         total->degraded += score[i].degraded;
         took[i] = score[i].took_us;
     }
+    total->recall /= (double)n; /* once: a tenth ten times is less than 1 */
+    total->mrr /= (double)n;
+    total->ndcg /= (double)n;
     qsort(took, n, sizeof *took, by_time);
     total->p50_us = took[n / 2];
     total->p99_us = took[n * 99 / 100];
