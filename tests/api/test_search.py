@@ -55,6 +55,26 @@ def test_other_scripts(api, library, query, expected):
     assert set(titles(api.search(query, library))) == expected
 
 
+def test_another_language(api):
+    """Documents that are there follow, so that the same words are found as before and after."""
+    c = api.collection(language="english")
+    api.ready(c, "She was running past the houses.")
+    given = api.post(api.path(c, "/documents"), json={"chunks": [{"text": "Houses are running out."}]}).json()
+    assert api.settled(given["document"])["status"] == "ready"
+    assert len(api.search("house run", c)["hits"]) == 2
+    changed = api.patch(api.path(c), json={"language": "none"})
+    assert changed.status_code == 200 and changed.json()["language"] == "none"
+    jobs = api.get("/api/v1/jobs", params={"collection": c["id"], "type": "reprocess"}).json()["data"]
+    assert len(jobs) == 1
+    assert api.job_over(jobs[0])["status"] == "succeeded"
+    for d in api.get(api.path(c, "/documents")).json()["data"]:
+        assert api.settled(d)["status"] == "ready"
+    assert len(api.search("running", c)["hits"]) == len(api.search("houses", c)["hits"]) == 2
+    assert api.search("house run", c)["hits"] == []
+    # The default is taken when it is named, and stays what it was.
+    assert api.collection()["language"] == api.patch(api.path(c), json={"language": None}).json()["language"] == "english"
+
+
 def test_nothing_found(api, library):
     result = api.search("zebra", library)
     assert result["hits"] == [] and result["total_estimate"] == 0

@@ -119,6 +119,34 @@ static void change(struct world *w)
     fails(w, ERR_NOT_FOUND, GET(w, collection_patch, &nobody, &p, 0, &out));
 }
 
+/* What the documents were analysed with is another language then: they are analysed once more. */
+static void another_language(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c"), out;
+    struct store_collection_patch p = {.set_language = true, .language = STR("none")};
+    struct store_job_query q = {.type = STR("reprocess"), .page = {.limit = 10}};
+    struct store_job *j;
+    size_t n;
+    bool more;
+    ok(w, GET(w, collection_patch, &c.id, &p, 0, &out)); /* there are none yet */
+    ok(w, GET(w, job_list, &q, &j, &n, &more));
+    same(w, n, 0);
+    a_document(w, &c, "aaaa");
+    ok(w, GET(w, collection_patch, &c.id, &p, 0, &out)); /* it is the same */
+    p.set_description = true;
+    ok(w, GET(w, collection_patch, &c.id, &p, 0, &out));
+    p.language = STR("german");
+    fails(w, ERR_VERSION, GET(w, collection_patch, &c.id, &p, 1, &out));
+    ok(w, GET(w, job_list, &q, &j, &n, &more));
+    same(w, n, 0);
+    ok(w, GET(w, collection_patch, &c.id, &p, 0, &out));
+    same_str(w, out.language, "german");
+    ok(w, GET(w, job_list, &q, &j, &n, &more));
+    same(w, n, 1);
+    must(w, j[0].has_collection && !j[0].has_document && j[0].state == JOB_queued && j[0].total == 1);
+    same_id(w, j[0].collection, c.id);
+}
+
 static void counts(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
@@ -218,7 +246,7 @@ static void imported(struct world *w)
 
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(create_and_read), TEST(pages),           TEST(change),
+    struct contract_test tests[] = {TEST(create_and_read), TEST(pages),           TEST(change),  TEST(another_language),
                                     TEST(counts),          TEST(delete_in_steps), TEST(imported)};
     return contract_main("store collections", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -56,7 +56,7 @@ suspends int api_collection_create(struct request *r, struct err *e)
         return -1;
     in.name = f.name;
     in.description = f.description;
-    in.language = f.language;
+    in.language = f.language.n ? f.language : str_of(r->cfg->ingest_language); /* of now, whatever it will be later */
     in.metadata = STR("{}");
     if (f.metadata && api_metadata(r, &r->arena, f.metadata, "/metadata", &in.metadata, e))
         return -1;
@@ -122,6 +122,8 @@ suspends static int patch_once(struct request *r, const struct fields *f, struct
     }
     if (STORE_CALL(r->app->store, collection_patch, &r->arena, &c.id, p, c.version, &c, e))
         return api_failed("collection", r->param[0], e);
+    if (f->has_language)
+        jobs_announce(r->app->jobs_fd);
     reply_collection(r, 200, &c);
     return 0;
 }
@@ -142,7 +144,7 @@ suspends int api_collection_patch(struct request *r, struct err *e)
     p.set_chunking = f.has_chunking;
     p.name = f.name;
     p.description = f.description;
-    p.language = f.language;
+    p.language = f.language.n ? f.language : str_of(r->cfg->ingest_language);
     for (int i = 0; i < PATCH_TRIES; i++) {
         if (!patch_once(r, &f, &p, if_version, e))
             return 0;

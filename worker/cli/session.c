@@ -116,8 +116,11 @@ suspends int session_collections(struct session *s, const char *const *names, in
 suspends int session_collection(struct session *s, struct str name, struct str description,
                                 struct store_collection *out, struct err *e)
 {
-    struct store_collection in = {
-        .name = name, .description = description, .language = STR(""), .metadata = STR("{}"), .chunking = STR("{}")};
+    struct store_collection in = {.name = name,
+                                  .description = description,
+                                  .language = str_of(s->cfg->ingest_language),
+                                  .metadata = STR("{}"),
+                                  .chunking = STR("{}")};
     if (!name.n || name.n > COLLECTION_NAME_MAX || !str_is_utf8(name) || memchr(name.p, '/', name.n))
         return err_set(e, ERR_VALIDATION, "the name of a collection is 1 to %d bytes of UTF-8 without '/'",
                        (int)COLLECTION_NAME_MAX);

@@ -126,6 +126,8 @@ suspends static int on_collection(struct import *m, json_t *o, struct err *e)
         return err_set(e, ERR_VALIDATION, "the id of a collection is malformed");
     in.metadata = raw(&m->a, metadata);
     in.chunking = raw(&m->a, chunking);
+    if (!in.language.n)
+        in.language = str_of(m->b->cfg->ingest_language);
     m->model = arena_dup(&m->a, model);
     m->dim = (int)dim;
     if (find_or_make(m, &in, e))

@@ -101,7 +101,7 @@ static suspends int find_collection(struct watch *w, struct err *e)
     struct str name = str_of(w->b->cfg->ingest_watch_collection);
     const struct store_collection new = {.name = name,
                                          .description = STR("The files of a watched folder"),
-                                         .language = STR(""),
+                                         .language = str_of(w->b->cfg->ingest_language),
                                          .metadata = STR("{}"),
                                          .chunking = STR("{}")};
     int rc = STORE_CALL(w->b->store, collection_by_name, &a, name, &c, e);

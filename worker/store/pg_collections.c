@@ -108,10 +108,15 @@ suspends int pg_collection_patch(struct store *st, struct arena *a, const struct
     arg_if(&args, p->set_metadata, p->metadata);
     arg_if(&args, p->set_chunking, p->chunking);
     pg_arg_i64(&args, if_version);
+    struct uuid job = uuid_v7();
+    pg_arg_uuid(&args, &job);
+    pg_arg_i64(&args, uuid_time_us(&job));
     if (pg_call(pg_of(st)->pg, S_COLLECTION_PATCH, &args, a, &r, e) < 0)
         return strcmp(args.sqlstate, "23505") == 0 ? name_taken(p->name, e) : -1;
     if (!r.n)
         return why_not(st, a, id, if_version, e);
+    if (p->set_language)
+        pg_announce(pg_of(st));
     return READ_BACK(e, pg_collection_get(st, a, id, out, e));
 }
 

@@ -216,11 +216,22 @@ struct patch_call {
     struct store_collection *out;
 };
 
+static int queue_reprocess(struct sqlite *db, const struct store_collection *c, struct err *e)
+{
+    struct store_job j = {.type = STR("reprocess"),
+                          .has_collection = true,
+                          .collection = c->id,
+                          .total = c->documents,
+                          .payload = STR("{}")};
+    return job_insert(db, &j, e);
+}
+
 static int patch(struct sqlite *db, void *arg, struct err *e)
 {
     struct patch_call *c = arg;
     const struct store_collection_patch *p = c->patch;
     struct store_collection now;
+    bool other_language = false;
     if (collection_by_id(db, c->a, c->id, &now, e) < 0 || version_is(now.version, c->if_version, e) < 0 ||
         (p->set_name && name_free(db, p->name, now.no, e) < 0))
         return -1;
@@ -228,8 +239,10 @@ static int patch(struct sqlite *db, void *arg, struct err *e)
         now.name = arena_dup(c->a, p->name);
     if (p->set_description)
         now.description = arena_dup(c->a, p->description);
-    if (p->set_language)
+    if (p->set_language) {
+        other_language = !str_eq(p->language, now.language);
         now.language = arena_dup(c->a, p->language);
+    }
     if (p->set_metadata)
         now.metadata = arena_dup(c->a, p->metadata);
     if (p->set_chunking)
@@ -247,7 +260,7 @@ static int patch(struct sqlite *db, void *arg, struct err *e)
     bind_i64(s, now.version);
     bind_i64(s, now.updated_us);
     bind_i64(s, now.no);
-    if (stmt_run(s, e) < 0)
+    if (stmt_run(s, e) < 0 || (other_language && now.documents > 0 && queue_reprocess(db, &now, e) < 0))
         return -1;
     *c->out = now;
     return 0;

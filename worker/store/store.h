@@ -41,7 +41,7 @@ struct store_generation { /* one space of the vector index; no 0: there is none 
 struct store_collection {
     struct uuid id;
     int64_t no;                             /* small number by which chunks name their collection; never reused */
-    struct str name, description, language; /* language: a stemmer's name, "none", or "" for ingest.language */
+    struct str name, description, language; /* language: a stemmer's name or "none"; "": ingest.language, of old ones */
     struct str metadata;                    /* JSON object, as text */
     struct str chunking;                    /* JSON object, as text; "{}" = defaults */
     int64_t version, updated_us;
@@ -211,7 +211,7 @@ bool job_state_parse(struct str s, enum job_state *out);
 
 struct store_job {
     struct uuid id;
-    struct str type; /* "ingest", "delete_collection", "delete_documents" */
+    struct str type; /* "ingest", "reprocess", "delete_collection", … */
     enum job_state state;
     bool has_document, has_collection, cancel_requested;
     struct uuid document, collection;
@@ -328,9 +328,8 @@ struct store_delivery_end {
     int64_t delay_us;
     int status;
     struct str error;
-    bool gone; /* the receiver wants no more: the webhook is disabled */
-    int64_t
-        patience_us; /* so is one that has failed for this long; 0 = never; -1: this end says nothing of the receiver */
+    bool gone;           /* the receiver wants no more: the webhook is disabled */
+    int64_t patience_us; /* so is one that has failed for this long; 0 = never; -1: the end says nothing of it */
 };
 
 struct store_ops {
@@ -354,6 +353,7 @@ struct store_ops {
                                        struct err *);
     suspends int (*collection_list)(struct store *, struct arena *, const struct store_page *,
                                     struct store_collection **out, size_t *n, bool *more, struct err *);
+    /* Of another language, a collection that has documents gets a job "reprocess" in the same transaction. */
     suspends int (*collection_patch)(struct store *, struct arena *, const struct uuid *,
                                      const struct store_collection_patch *, int64_t if_version,
                                      struct store_collection *out, struct err *);
