@@ -474,6 +474,53 @@ static void removals_run_as_jobs(struct world *w)
     stop(w, r);
 }
 
+static bool holds(struct world *w, const struct store_collection *c, const struct store_document *d, const char *word)
+{
+    const struct str term = str_of(word);
+    struct store_candidates hits;
+    ok(w, GET(w, search_candidates, c, &term, NULL, 1, 10, &hits));
+    for (size_t i = 0; i < hits.n; i++)
+        if (store_candidate_at(&hits, i)->no >> 20 == d->no)
+            return true;
+    return false;
+}
+
+/* Also those that somebody was working on when it changed: they have read the old one. */
+static void another_language_reaches_all_documents(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    const struct store_collection_patch none = {.set_language = true, .language = STR("none")};
+    struct store_job_query q = {.type = STR("reprocess"), .page = {.limit = 10}};
+    struct uuid slow = uuid_v7();
+    struct store_job leased, *j;
+    size_t n;
+    bool more;
+    struct store_document a = upload(w, &c, STR("running"), "a.txt", "text/plain");
+    struct store_document b = upload(w, &c, STR("running there"), "b.txt", "text/plain");
+    ok(w, GET(w, job_claim, &b.job, &slow, 60 * 1000000LL, &leased));
+    struct job_runner *r = start_ingest(w);
+    wait_for_job(w, &a.job, JOB_succeeded);
+    must(w, holds(w, &c, &a, "run") && !holds(w, &c, &a, "running"));
+    ok(w, GET(w, collection_patch, &c.id, &none, 0, &c));
+    ok(w, GET(w, job_list, &q, &j, &n, &more));
+    same(w, n, 1);
+    struct uuid job = j[0].id;
+    job_runner_wake(r);
+    for (int64_t until = clock_ns() + 20 * SEC; !holds(w, &c, &a, "running"); fiber_sleep(5 * MS))
+        must(w, clock_ns() < until);
+    must(w, job_of(w, &job).state != JOB_succeeded); /* it waits for the other one */
+    const struct store_chunk_new old = {.text = STR("running there"), .terms = STR("run there"), .tokens = 2};
+    const struct store_index_commit commit = {
+        .chunks = &old, .n = 1, .content_version = 1, .text = STR("running there")};
+    ok(w, DO(w, job_commit_index, &b.job, &slow, &commit));
+    must(w, holds(w, &c, &b, "run"));
+    wait_for_job(w, &job, JOB_succeeded);
+    b = document_of(w, &b.id);
+    wait_for_job(w, &b.job, JOB_succeeded);
+    must(w, holds(w, &c, &b, "running") && !holds(w, &c, &b, "run"));
+    stop(w, r);
+}
+
 int main(int argc, char **argv)
 {
     struct contract_test tests[] = {
@@ -495,6 +542,7 @@ int main(int argc, char **argv)
         TEST(unknown_kinds_fail),
         TEST(a_new_version_during_the_work_is_not_lost),
         TEST(removals_run_as_jobs),
+        TEST(another_language_reaches_all_documents),
     };
     return contract_main("ingest", tests, sizeof tests / sizeof *tests, argc, argv);
 }
