@@ -50,9 +50,24 @@ def test_words_are_folded_and_stemmed(api, library):
 
 
 @pytest.mark.parametrize("query, expected", [("首都", {"Tokyo", "Beijing"}), ("東京", {"Tokyo"}), ("中华人民", {"Beijing"}), ("日本の都市", {"Tokyo"}),
+                                             ("首", {"Tokyo", "Beijing"}), ("東", {"Tokyo"}), ("つ", {"Tokyo"}), ("北 zebra", {"Beijing"}), ("猫", set()),
                                              ("крокодил", {"Nile"})])  # fmt: skip
 def test_other_scripts(api, library, query, expected):
     assert set(titles(api.search(query, library))) == expected
+
+
+def test_one_character(api):
+    """Within a run and alone; longer queries are none of single characters."""
+    c = api.collection()
+    for text in ("猫がいる。水を飲む車", "黒猫", "猫", "東京"):
+        api.ready(c, text, title=text)
+    assert set(titles(api.search("猫", c))) == {"猫がいる。水を飲む車", "黒猫", "猫"}
+    assert titles(api.search("水", c)) == ["猫がいる。水を飲む車"] and titles(api.search("京", c)) == ["東京"]
+    assert titles(api.search("黒猫", c)) == ["黒猫"] and api.search("京東", c)["hits"] == []
+    hit = api.search("水", c, highlight=True)["hits"][0]
+    assert [hit["text"][start:end] for start, end in hit["highlights"]] == ["水"], hit
+    answer = api.post("/api/v1/ask", json={"question": "車", "collections": [c["id"]], "mode": "lexical"}).json()
+    assert "水を飲む車" in answer["answer"], answer
 
 
 def test_another_language(api):

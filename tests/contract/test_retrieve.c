@@ -155,7 +155,7 @@ static void reference(struct world *w, const struct store_collection *c, const c
             must(w, n < CHUNKS_MAX);
             memset(tf[n], 0, sizeof tf[n]);
             struct counter count = {q.term, q.n, tf[n], 0};
-            analyze(an, k[j].text, count_term, &count);
+            analyze_indexed(an, k[j].text, count_term, &count);
             total += length[n] = count.length;
             const char *year = memmem(d[i].metadata.p, d[i].metadata.n, "20", 2);
             all[n] = (struct reference){.no = k[j].no, .document = d[i].id, .year = atoi(year)};

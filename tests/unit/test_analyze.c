@@ -4,6 +4,30 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+static bool join(void *arg, const struct term *t)
+{
+    struct buf *out = arg;
+    if (out->n)
+        buf_ch(out, ' ');
+    buf_str(out, t->text);
+    return true;
+}
+
+/* Of a query. */
+static void expect_query(const char *language, const char *text, const char *terms)
+{
+    struct err e = {0};
+    struct analyzer *a = analyzer_new(str_of(language), &e);
+    struct buf out = {0};
+    assert_non_null(a);
+    analyze(a, str_of(text), join, &out);
+    buf_ch(&out, 0);
+    assert_string_equal(out.p, terms);
+    buf_fini(&out);
+    analyzer_free(a);
+}
+
+/* In the index. */
 static void expect(const char *language, const char *text, const char *terms)
 {
     struct err e = {0};
@@ -72,13 +96,24 @@ static void test_languages(void **state)
 static void test_bigrams(void **state)
 {
     (void)state;
-    expect("english", "東京都", "東京 京都");
+    expect_query("english", "東京都", "東京 京都");
+    expect_query("english", "水", "水");
+    expect_query("english", "ﾃﾞｰﾀ", "デー ータ"); /* half-width, voiced */
+    expect_query("english", "ragd は速い。安全", "ragd は速 速い 安全");
+    expect_query("english", "검색 엔진", "검색 엔진");
+    expect_query("english", "กำลัง", "กํา ําลั ลัง");
+    expect_query("english", "PDFファイル", "pdf ファ ァイ イル");
+}
+
+/* What a query of one character finds. */
+static void test_units_of_runs(void **state)
+{
+    (void)state;
+    expect("english", "東京都", "東 東京 京 京都 都");
     expect("english", "水", "水");
-    expect("english", "ﾃﾞｰﾀ", "デー ータ"); /* half-width, voiced */
-    expect("english", "ragd は速い。安全", "ragd は速 速い 安全");
-    expect("english", "검색 엔진", "검색 엔진");
-    expect("english", "กำลัง", "กํา ําลั ลัง");
-    expect("english", "PDFファイル", "pdf ファ ァイ イル");
+    expect("english", "ﾃﾞｰﾀ", "デ デー ー ータ タ");
+    expect("english", "ragd は速い。houses", "ragd は は速 速 速い い hous");
+    expect("english", "กำลัง", "ก กํา ํา ําลั ลั ลัง ง");
 }
 
 static void test_hostile(void **state)
@@ -157,6 +192,9 @@ static void test_any_bytes(void **state)
             struct checked c = {buf_view(&text), 0, 0};
             analyze(a, c.text, check_term, &c);
             assert_true(c.n > 0);
+            struct checked more = {buf_view(&text), 0, 0};
+            analyze_indexed(a, more.text, check_term, &more);
+            assert_true(more.n >= c.n);
             buf_fini(&text);
         }
         analyzer_free(a);
@@ -180,15 +218,20 @@ static void test_stops_when_told(void **state)
     n = 0;
     analyze(a, STR("東京都庁舎"), stop_at_second, &n);
     assert_int_equal(n, 2);
+    n = 0;
+    analyze_indexed(a, STR("東京都庁舎"), stop_at_second, &n);
+    assert_int_equal(n, 2);
     analyzer_free(a);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ascii_words), cmocka_unit_test(test_english_stems),   cmocka_unit_test(test_folding),
-        cmocka_unit_test(test_languages),   cmocka_unit_test(test_bigrams),         cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_any_bytes),   cmocka_unit_test(test_stops_when_told),
+        cmocka_unit_test(test_ascii_words),     cmocka_unit_test(test_english_stems),
+        cmocka_unit_test(test_folding),         cmocka_unit_test(test_languages),
+        cmocka_unit_test(test_bigrams),         cmocka_unit_test(test_units_of_runs),
+        cmocka_unit_test(test_hostile),         cmocka_unit_test(test_any_bytes),
+        cmocka_unit_test(test_stops_when_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

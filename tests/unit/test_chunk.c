@@ -33,6 +33,13 @@ static size_t chars(struct str s)
     return n;
 }
 
+static bool count(void *arg, const struct term *t)
+{
+    (void)t;
+    ++*(int *)arg;
+    return true;
+}
+
 struct cut {
     struct extracted x;
     struct store_chunk_new *chunk;
@@ -70,8 +77,10 @@ static struct cut cut_blocks(struct extracted x, struct chunking how)
         assert_int_equal(k->char_end, before + chars(k->text));
         assert_true(k->byte_end > last_end); /* progress */
         last_end = k->byte_end;
-        if (k->tokens > how.max_tokens)
-            fail_msg("%d tokens: %.40s", k->tokens, k->text.p);
+        int words = 0; /* what a chunk is measured by; the index has more of scripts without spaces */
+        analyze(english, k->text, count, &words);
+        if (words > how.max_tokens)
+            fail_msg("%d tokens: %.40s", words, k->text.p);
         for (; covered < from; covered++) /* nothing but white space is left out */
             assert_non_null(memchr(" \n\t", all.p[covered], 3));
         covered = to > covered ? to : covered;

@@ -20,6 +20,7 @@ struct scan {
     size_t n;
     bool (*fn)(void *arg, const struct term *t);
     void *arg;
+    bool units; /* the characters of runs are emitted, too */
     bool stopped;
     size_t cps;                                         /* of `word` in use */
     utf8proc_int32_t word[WORD_MAX + CHAR_MAX_CPS + 1]; /* folded and decomposed; becomes the UTF-8 of the term */
@@ -366,7 +367,7 @@ static bool run_continues(const struct scan *s, size_t at)
     return at < s->n && (decode(s, at, &c), spaceless(c)) && class_of(c) != CHAR_OTHER;
 }
 
-/* A run of a spaceless script: AB BC CD; a lone character stands for itself. */
+/* A run of a spaceless script: AB BC CD; a lone character stands for itself. With its units: A AB B BC C CD D. */
 static size_t scan_run(struct scan *s, size_t at)
 {
     enum { UNIT = ANALYZE_TERM_MAX / 2 };
@@ -375,13 +376,15 @@ static size_t scan_run(struct scan *s, size_t at)
     struct str unit;
     at = scan_unit(s, at, &unit, room, UNIT);
     memcpy(pair, room, n = unit.n);
-    if (!run_continues(s, at))
+    if (s->units || !run_continues(s, at))
         emit(s, (struct str){pair, n}, from, at);
     while (!s->stopped && run_continues(s, at)) {
         size_t second = at;
         at = scan_unit(s, at, &unit, room, UNIT);
         memcpy(pair + n, room, unit.n);
         emit(s, (struct str){pair, n + unit.n}, from, at);
+        if (s->units)
+            emit(s, unit, second, at);
         memmove(pair, room, n = unit.n);
         from = second;
     }
@@ -402,9 +405,10 @@ static size_t scan_ascii(struct scan *s, size_t at)
     return i;
 }
 
-void analyze(struct analyzer *a, struct str text, bool (*fn)(void *arg, const struct term *t), void *arg)
+static void scan(struct analyzer *a, struct str text, bool units, bool (*fn)(void *arg, const struct term *t),
+                 void *arg)
 {
-    struct scan s = {.a = a, .p = (const utf8proc_uint8_t *)text.p, .n = text.n, .fn = fn, .arg = arg};
+    struct scan s = {.a = a, .p = (const utf8proc_uint8_t *)text.p, .n = text.n, .fn = fn, .arg = arg, .units = units};
     for (size_t at = 0; at < s.n && !s.stopped;) {
         if (ascii_alnum(s.p[at])) {
             size_t end = scan_ascii(&s, at);
@@ -420,6 +424,16 @@ void analyze(struct analyzer *a, struct str text, bool (*fn)(void *arg, const st
                 at = spaceless(c) ? scan_run(&s, at) : scan_word(&s, at);
         }
     }
+}
+
+void analyze(struct analyzer *a, struct str text, bool (*fn)(void *arg, const struct term *t), void *arg)
+{
+    scan(a, text, false, fn, arg);
+}
+
+void analyze_indexed(struct analyzer *a, struct str text, bool (*fn)(void *arg, const struct term *t), void *arg)
+{
+    scan(a, text, true, fn, arg);
 }
 
 struct joined {
@@ -439,6 +453,6 @@ static bool join(void *arg, const struct term *t)
 int analyze_terms(struct analyzer *a, struct str text, struct buf *out)
 {
     struct joined j = {out, 0};
-    analyze(a, text, join, &j);
+    analyze_indexed(a, text, join, &j);
     return j.n;
 }

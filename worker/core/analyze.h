@@ -1,6 +1,7 @@
 /* The analyzer: text → terms, the same for documents and queries, in every store. Words by Unicode letters, digits and
  * marks (utf8proc), folded (NFKC case fold, diacritics of Latin removed), stemmed by the collection's language
- * (libstemmer); runs of Han, Hiragana, Katakana, Hangul and Thai become overlapping bigrams. */
+ * (libstemmer); runs of Han, Hiragana, Katakana, Hangul and Thai become overlapping bigrams. The index has their single
+ * characters besides, for queries of one: longer ones are told apart by bigrams alone. */
 #pragma once
 #include "common/arena.h"
 #include "common/buf.h"
@@ -22,5 +23,8 @@ struct term {
 /* Calls `fn` for each term in order; `fn` returns false to stop. `term->text` is valid during the call only. */
 void analyze(struct analyzer *a, struct str text, bool (*fn)(void *arg, const struct term *t), void *arg);
 
-/* The terms joined by single spaces, appended to `out`; returns how many. */
+/* The same with what only the index has: what a term of a query may match in a document. */
+void analyze_indexed(struct analyzer *a, struct str text, bool (*fn)(void *arg, const struct term *t), void *arg);
+
+/* The terms of the index joined by single spaces, appended to `out`; returns how many. */
 int analyze_terms(struct analyzer *a, struct str text, struct buf *out);

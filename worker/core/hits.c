@@ -39,7 +39,7 @@ static int highlight(struct search *s, const struct ranked *x, struct retrieve_h
     if (!p->q && lexical_terms(s, p, e))
         return -1;
     struct marks m = {.hit = h, .q = p->q, .a = s->a};
-    analyze(p->q->an, h->chunk.text, mark_term, &m);
+    analyze_indexed(p->q->an, h->chunk.text, mark_term, &m);
     return 0;
 }
 

@@ -105,7 +105,7 @@ static void add_sentence(struct quoting *g, struct question *q, struct str text,
     struct sentence *s = &g->s[g->n++];
     *s = (struct sentence){.q = {.hit = hit, .from = from, .to = to}, .in = q};
     struct counting c = {q, s};
-    analyze(q->an, str_sub(text, from, to - from), count_term, &c);
+    analyze_indexed(q->an, str_sub(text, from, to - from), count_term, &c);
     for (size_t i = 0; i < q->n; i++)
         q->df[i] += s->tf[i] > 0;
     g->tokens += s->length;
