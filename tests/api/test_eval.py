@@ -80,6 +80,8 @@ def test_pages_of_sets(api):
         ([{"query": "a", "relevant": [{"external_id": "a", "grade": 101}]}], "/questions/0/relevant/grade"),
         ([{"query": "a", "relevant": [{"external_id": "a", "chunk_id": NO_ID}]}], "/questions/0"),
         ([{"query": "a", "relevant": [{"external_id": "a", "grade": 0}]}], "/questions/0"),
+        ([QUESTIONS[0], {"query": "a", "relevant": ["a"], "relevent": ["b"]}], "/questions/1/relevent"),
+        ([{"query": "a" * 8193, "relevant": ["a"]}], "/questions/0/query"),
     ],
 )
 def test_wrong_sets_are_refused(api, questions, pointer):
@@ -127,7 +129,7 @@ def test_a_run_and_its_diff(api, library, golden):
     assert [q["rr"] for q in result["questions"]] == [1, 1, 0]
     assert result["mrr"] == result["recall@k"] == pytest.approx(2 / 3) and result["ndcg@10"] == pytest.approx(2 / 3)
     assert first["job"]["result"]["ndcg@10"] == result["ndcg@10"] and first["job"]["type"] == "eval"
-    assert "base_ndcg@10" not in result
+    assert "base_ndcg@10" not in result and result["absent"] == 0
 
     api.put(api.path(library, "/documents/by-external-id/tea"), json={"text": "One zeppelin."})
     api.settled(library["documents"]["tea"])
@@ -174,3 +176,19 @@ def test_a_set_from_a_file_of_the_command(api, server, golden, tmp_path):
     named = server.cli("eval", "--json", golden["name"])
     assert named.returncode == 0 and json.loads(named.stdout)["questions"] == theirs["questions"], named.stderr
     assert "no golden set" in server.cli("eval", "absent").stderr
+
+
+def test_what_is_not_there_is_counted(api):
+    """By external id, document and chunk; also what is in another collection than those that are searched."""
+    shelf = api.collection()
+    api.ready(shelf, "green tea", external_id="tea")
+    koeln = api.ready(shelf, "the cathedral")
+    elsewhere = api.ready(api.collection(), "a kettle, too", external_id="elsewhere")
+    chunk = api.get(f"/api/v1/documents/{elsewhere['id']}/chunks").json()["data"][0]
+    names = ["tea", "nowhere", "elsewhere", {"document_id": NO_ID}, {"document_id": elsewhere["id"]}, {"chunk_id": NO_ID}, {"chunk_id": chunk["id"]},
+             {"document_id": koeln["id"]}]  # fmt: skip
+    made = api.post(SETS, json={"name": "absent", "questions": [{"query": "tea", "relevant": names}]}).json()
+    here = run(api, made, collections=[shelf["name"]])["result"]
+    assert here["absent"] == 6 and here["recall@k"] == 1 / 8
+    assert run(api, made)["result"]["absent"] == 3
+    api.delete(f"{SETS}/{made['id']}")

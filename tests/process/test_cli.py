@@ -142,6 +142,7 @@ def test_eval(cli):
     assert one["birds"] == {"id": "birds", "recall@k": 1, "rr": 1, "ndcg@10": 1}
     assert one["anemometer"]["recall@k"] == 0.5 and one["anemometer"]["rr"] == 1
     assert one["never"] == {"id": "never", "recall@k": 0, "rr": 0, "ndcg@10": 0}
+    assert run["absent"] == 1 and "1 relevant documents" in cli.run(*args, str(golden)).stdout
     assert run["n"] == 3 and run["mrr"] == pytest.approx(2 / 3) and run["passed"] is True
     assert json.loads((cli.folder / "base.json").read_text()) == run
 

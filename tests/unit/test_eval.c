@@ -83,6 +83,9 @@ static void arrays_are_taken(void **state)
     assert_int_equal(json_parse(&a, STR("[{\"query\": \"a\", \"relevant\": [7]}]"), 8, &v, &e), 0);
     assert_int_equal(eval_take(&a, v, "/q", &set, &e), -1);
     assert_string_equal(e.pointer, "/q/0");
+    assert_int_equal(json_parse(&a, STR("[{\"query\": \"a\", \"relevant\": [\"x\"], \"more\": 1}]"), 8, &v, &e), 0);
+    assert_int_equal(eval_take(&a, v, "/q", &set, &e), -1);
+    assert_string_equal(e.pointer, "/q/0/more");
 }
 
 static bool near(double x, double y)

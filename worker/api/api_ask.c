@@ -2,7 +2,7 @@
 #include "worker/core/answer.h"
 #include <stdio.h>
 
-enum { QUESTION_MAX = 8192, TURNS_MAX = 50, TURN_MAX = 32768, MAX_TOKENS_MAX = 131072, MODEL_MAX = 256 };
+enum { QUESTION_MAX = RETRIEVE_QUERY_MAX, TURNS_MAX = 50, TURN_MAX = 32768, MAX_TOKENS_MAX = 131072, MODEL_MAX = 256 };
 
 struct ask {
     struct request *r;

@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { QUERY_MAX = 8192, COLLECTIONS_MAX = 64, CONTEXT_MAX = 10, TOP_K = 10, MEMBERS = 16 };
+enum { COLLECTIONS_MAX = 64, CONTEXT_MAX = 10, TOP_K = 10, MEMBERS = 16 };
 
 suspends static int read_collections(struct request *r, json_t *names, struct retrieve_query *q, struct err *e)
 {
@@ -77,7 +77,7 @@ suspends int query_read(struct request *r, struct query_fields *f, const struct 
     json_t *body;
     int64_t max = r->cfg->limits_top_k;
     struct json_member table[MEMBERS] = {
-        {"query", JSON_STR, false, false, 1, QUERY_MAX, &f->query.query, NULL},
+        {"query", JSON_STR, false, false, 1, RETRIEVE_QUERY_MAX, &f->query.query, NULL},
         {"collections", JSON_ARR, false, true, 0, COLLECTIONS_MAX, &f->collections, NULL},
         {"mode", JSON_STR, false, false, 0, 0, &f->mode, NULL},
         {"top_k", JSON_INT64, false, false, 1, max, &f->top_k, NULL},

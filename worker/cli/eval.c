@@ -93,6 +93,8 @@ static void print_human(const struct run *r)
         (double)t->p50_us / 1000, (double)t->p99_us / 1000);
     if (t->degraded)
         printf("%zu answers were degraded: a backend was away\n", t->degraded);
+    if (t->absent)
+        printf("%zu relevant documents or chunks are in none of the collections, and count as not found\n", t->absent);
     if (r->report.base.ndcg) {
         printf("nDCG@10 of the base: %.4f; %zu better, %zu worse, %zu not in it\n", r->report.base.total,
                r->report.better, r->report.worse, r->report.fresh);

@@ -39,17 +39,25 @@ static int judgement(struct arena *a, json_t *v, const char *pointer, struct eva
     return 0;
 }
 
-static int question(struct arena *a, json_t *object, const char *pointer, struct eval_question *q, struct err *e)
+/* `strict`: there are no other members, and the query is one that clients can search for. Files, of other tools too, and
+ * sets of older releases may have both. */
+static int question(struct arena *a, json_t *object, const char *pointer, bool strict, struct eval_question *q,
+                    struct err *e)
 {
     json_t *relevant = NULL, *v;
     char at[sizeof e->pointer];
     size_t i;
     const struct json_member table[] = {
-        {.name = "query", .kind = JSON_STR, .required = true, .min = 1, .max = 65536, .out = &q->query},
+        {.name = "query",
+         .kind = JSON_STR,
+         .required = true,
+         .min = 1,
+         .max = strict ? RETRIEVE_QUERY_MAX : 65536,
+         .out = &q->query},
         {.name = "relevant", .kind = JSON_ARR, .required = true, .min = 1, .max = RELEVANT_MAX, .out = &relevant},
         {.name = "id", .kind = JSON_STR, .min = 1, .max = 1024, .out = &q->id},
     };
-    if (json_members(a, object, pointer, table, sizeof table / sizeof *table, true, e) < 0)
+    if (json_members(a, object, pointer, table, sizeof table / sizeof *table, !strict, e) < 0)
         return -1;
     json_pointer(at, sizeof at, pointer, "relevant");
     q->relevant = arena_zalloc(a, json_array_size(relevant) * sizeof *q->relevant);
@@ -82,7 +90,7 @@ int eval_parse(struct arena *a, struct str text, struct eval_set *out, struct er
         if (!line.n)
             continue;
         if (json_parse_object(a, line, JSON_DEPTH, &object, &why) < 0 ||
-            question(a, object, "", &set.question[set.n], &why) < 0)
+            question(a, object, "", false, &set.question[set.n], &why) < 0)
             return err_set(e, ERR_VALIDATION, "line %zu: %s%s%s", number, why.pointer, why.pointer[0] ? ": " : "",
                            why.msg);
         set.n++;
@@ -104,7 +112,7 @@ int eval_take(struct arena *a, const json_t *questions, const char *pointer, str
         json_pointer(at, sizeof at, pointer, number);
         if (!json_is_object(v))
             return err_at(e, at, "A question is an object with 'query' and 'relevant'");
-        if (question(a, v, at, &set.question[i], e) < 0)
+        if (question(a, v, at, true, &set.question[i], e) < 0)
             goto failed;
     }
     *out = set;
@@ -168,10 +176,9 @@ static bool is_meant(const struct eval_judgement *j, const struct retrieve_hit *
     return false;
 }
 
-/* A judgement counts once, for the best result that it is about. */
-static void gains(struct arena *a, const struct eval_question *q, const struct retrieve_result *r, double *gain)
+/* A judgement counts once, for the best result that it is about; `used` has a flag for each. */
+static void gains(const struct eval_question *q, const struct retrieve_result *r, bool *used, double *gain)
 {
-    bool *used = arena_zalloc(a, q->n * sizeof *used);
     for (size_t i = 0; i < r->n; i++) {
         gain[i] = 0;
         for (size_t k = 0; k < q->n && gain[i] == 0; k++)
@@ -180,6 +187,56 @@ static void gains(struct arena *a, const struct eval_question *q, const struct r
                 gain[i] = q->relevant[k].grade;
             }
     }
+}
+
+static bool in_scope(const struct retrieve_scope *scope, const struct uuid *collection)
+{
+    for (size_t i = 0; i < scope->n; i++)
+        if (uuid_eq(&scope->c[i].id, collection))
+            return true;
+    return false;
+}
+
+/* Whether what a judgement names is there, in one of the collections that are searched. */
+suspends static int look_for(struct store *s, struct arena *a, const struct retrieve_scope *scope,
+                             const struct eval_judgement *j, bool *there, struct err *e)
+{
+    struct store_document d;
+    struct store_chunk k;
+    *there = false;
+    if (j->kind == EVAL_EXTERNAL) {
+        for (size_t i = 0; i < scope->n && !*there; i++) {
+            *there = !STORE_CALL(s, document_by_external_id, a, &scope->c[i].id, j->external_id, &d, e);
+            if (!*there && e->code != ERR_NOT_FOUND)
+                return -1;
+        }
+        return 0;
+    }
+    if ((j->kind == EVAL_CHUNK && STORE_CALL(s, chunk_get, a, &j->id, &k, e)) ||
+        STORE_CALL(s, document_get, a, j->kind == EVAL_CHUNK ? &k.document : &j->id, &d, e))
+        return e->code == ERR_NOT_FOUND ? 0 : -1;
+    *there = in_scope(scope, &d.collection);
+    return 0;
+}
+
+/* What was not found may not be there at all: then the set is wrong, and not the search. */
+suspends static int count_absent(const struct backends *b, struct arena *a, const struct eval_question *q,
+                                 const struct retrieve_query *query, const bool *used, size_t *absent, struct err *e)
+{
+    struct retrieve_scope scope = {0};
+    bool known = query->scope != NULL, there;
+    if (known)
+        scope = *query->scope;
+    for (size_t i = 0; i < q->n; i++) {
+        if (used[i])
+            continue;
+        if ((!known && retrieve_scope_of(b, a, query, &scope, e)) ||
+            look_for(b->store, a, &scope, &q->relevant[i], &there, e))
+            return -1;
+        known = true;
+        *absent += !there;
+    }
+    return 0;
 }
 
 suspends static int ask(const struct backends *b, const struct eval_question *q, const struct eval_options *o,
@@ -200,10 +257,12 @@ suspends static int ask(const struct backends *b, const struct eval_question *q,
     int rc = retrieve(b, &a, &query, &r, e);
     if (rc == 0) {
         double *gain = arena_zalloc(&a, (r.n + 1) * sizeof *gain);
+        bool *used = arena_zalloc(&a, q->n * sizeof *used);
         score->took_us = (clock_ns() - begin) / 1000;
         score->degraded = r.degraded != 0;
-        gains(&a, q, &r, gain);
+        gains(q, &r, used, gain);
         eval_rate(q, gain, r.n, o->k, score);
+        rc = count_absent(b, &a, q, &query, used, &score->absent, e);
     }
     arena_fini(&a);
     return rc;
@@ -225,6 +284,7 @@ static void add_up(const struct eval_score *score, size_t n, struct eval_total *
         total->mrr += score[i].rr;
         total->ndcg += score[i].ndcg;
         total->degraded += score[i].degraded;
+        total->absent += score[i].absent;
         took[i] = score[i].took_us;
     }
     total->recall /= (double)n; /* once: a tenth ten times is less than 1 */

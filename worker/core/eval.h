@@ -27,7 +27,8 @@ struct eval_set {
  * {"document_id": "…"}, {"chunk_id": "…"}], "id": "…"}; without `id` the query is it. Empty lines are skipped. The set is
  * in the arena, and refers to `text`. ERR_VALIDATION with the number of the line. */
 must_use int eval_parse(struct arena *a, struct str text, struct eval_set *out, struct err *e);
-/* The same of a JSON array that stands at `pointer`; an error points into it. The set refers to the array. */
+/* The same of a JSON array that a client sent, which stands at `pointer`; an error points into it. Unlike in files there
+ * are no other members, and queries are not longer than those of searches. The set refers to the array. */
 must_use int eval_take(struct arena *a, const json_t *questions, const char *pointer, struct eval_set *out,
                        struct err *e);
 
@@ -44,12 +45,14 @@ struct eval_score {
     double rr;     /* 1 / rank of the first right one; 0: none was found */
     double ndcg;   /* at 10; gains are the grades themselves */
     int64_t took_us;
+    size_t absent; /* of what is right, what is not in the collections that were searched */
     bool degraded;
 };
 struct eval_total {
     double recall, mrr, ndcg; /* means */
     int64_t p50_us, p99_us;
     size_t degraded; /* questions */
+    size_t absent;   /* judgements */
 };
 /* score[] has a place for every question. `watch`, or NULL, is told the questions done. */
 suspends must_use int eval_run(const struct backends *b, const struct eval_set *set, const struct eval_options *o,

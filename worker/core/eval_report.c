@@ -70,6 +70,7 @@ void eval_report_write(const struct eval_report *r, struct json_out *j)
     jo_member(j, "p50_ms"), jo_f64(j, (double)t->p50_us / 1000);
     jo_member(j, "p99_ms"), jo_f64(j, (double)t->p99_us / 1000);
     jo_member(j, "degraded"), jo_i64(j, (int64_t)t->degraded);
+    jo_member(j, "absent"), jo_i64(j, (int64_t)t->absent);
     if (r->base.ndcg) {
         jo_member(j, "base_ndcg@10"), jo_f64(j, r->base.total);
         jo_member(j, "better"), jo_i64(j, (int64_t)r->better);

@@ -13,6 +13,8 @@ enum retrieve_mode {
 const char *retrieve_mode_name(enum retrieve_mode m);
 bool retrieve_mode_parse(struct str s, enum retrieve_mode *out);
 
+enum { RETRIEVE_QUERY_MAX = 8192 }; /* bytes of a query that a client may send */
+
 struct retrieve_scope { /* the collections that are searched, as they are now */
     struct store_collection *c;
     size_t n;
