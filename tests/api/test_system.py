@@ -94,6 +94,22 @@ def test_openapi_is_sound(api):
         assert operation["summary"] and operation["tags"] and operation["responses"]["default"]
 
 
+def test_headers_are_described_where_they_work(api):
+    """What the answers show: where If-Match is understood, nonsense in it is refused."""
+    for path, method, operation in operations(api.openapi):
+        headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
+        assert ("If-None-Match" in headers) == ("304" in operation["responses"] or method == "put"), path
+        assert ("Range" in headers) == ("If-Range" in headers) == ("206" in operation["responses"]), path
+        if method in ("put", "patch", "delete"):
+            url = re.sub(r"\{\w+\}", NO_ID, path)
+            response = api.server.request(method.upper(), url, headers={"If-Match": "x"}, json={})
+            assert ("If-Match" in headers) == ("If-Match" in response.json().get("detail", "")), path
+    modes = {s: api.openapi["components"]["schemas"][s]["properties"]["mode"]["enum"] for s in ("SearchRequest", "AskRequest")}
+    assert modes == {"SearchRequest": ["hybrid", "lexical", "vector", "metadata"], "AskRequest": ["hybrid", "lexical", "vector"]}
+    asked = api.server.request("POST", "/api/v1/ask", json={"question": "x", "mode": "metadata"})
+    assert asked.status_code == 422 and asked.json()["errors"][0]["pointer"] == "/mode"
+
+
 def test_every_documented_route_exists(api):
     """Asked for objects that are not there, with no body: every route answers, none with 405 or 5xx."""
     for path, method, operation in operations(api.openapi):

@@ -16,7 +16,7 @@ static const char *const handlers[] = {
 static const char *const operations[] = {
 #define SCHEMA(name, text)
 #define PARAM(name, schema, doc)
-#define OP(handler, tag, query, request, answers) #handler,
+#define OP(handler, tag, params, request, answers) #handler,
 #include "worker/api/schemas.def"
 #undef SCHEMA
 #undef PARAM
@@ -125,7 +125,7 @@ static void parameters_and_operations_agree(void **state)
     (void)state;
     assert_true(n_api_params <= 64);
     for (size_t i = 0; i < OPERATIONS; i++) {
-        struct str rest = str_of(api_op_find(operations[i])->query);
+        struct str rest = str_of(api_op_find(operations[i])->params);
         while (rest.n) {
             struct str name = str_cut(&rest, ' ');
             const struct api_param *p = api_param_find(name);

@@ -37,7 +37,7 @@ static void schema_link(struct buf *b, struct str name)
         buf_printf(b, "<code>%.*s</code>", STR_ARG(name));
 }
 
-static void write_query(struct buf *b, const char *names)
+static void write_params(struct buf *b, const char *names)
 {
     struct str rest = str_of(names);
     if (!rest.n)
@@ -47,7 +47,7 @@ static void write_query(struct buf *b, const char *names)
         const struct api_param *p = api_param_find(str_cut(&rest, ' '));
         if (!p)
             continue;
-        buf_printf(b, "<dt><code>?%s=</code><dd>", p->name);
+        buf_printf(b, api_param_is_header(p) ? "<dt><code>%s:</code><dd>" : "<dt><code>?%s=</code><dd>", p->name);
         text(b, p->doc);
     }
     buf_lit(b, "</dl>");
@@ -59,7 +59,7 @@ static void write_route(struct buf *b, const struct route *route, const struct a
     buf_printf(b, "<h3><b>%.*s</b> <code>%s</code></h3><p>", STR_ARG(http_method_name(route->method)), route->path);
     text(b, route->summary);
     buf_lit(b, "</p>");
-    write_query(b, op->query);
+    write_params(b, op->params);
     if (op->request[0]) {
         buf_lit(b, "<p>Body: ");
         schema_link(b, str_of(op->request));

@@ -35,7 +35,7 @@ static void write_path_params(struct json_out *o, const char *path)
     }
 }
 
-static void write_query_params(struct json_out *o, const char *names)
+static void write_params(struct json_out *o, const char *names)
 {
     struct str rest = str_of(names);
     while (rest.n) {
@@ -44,7 +44,7 @@ static void write_query_params(struct json_out *o, const char *names)
             continue;
         jo_begin(o, '{');
         jo_member(o, "name"), jo_strz(o, p->name);
-        jo_member(o, "in"), jo_strz(o, "query");
+        jo_member(o, "in"), jo_strz(o, api_param_is_header(p) ? "header" : "query");
         jo_member(o, "description"), jo_strz(o, p->doc);
         jo_member(o, "schema"), raw(o, p->schema);
         jo_end(o, '}');
@@ -134,7 +134,7 @@ static void write_operation(struct json_out *o, size_t i)
     jo_member(o, "summary"), jo_strz(o, route->summary);
     jo_member(o, "parameters"), jo_begin(o, '[');
     write_path_params(o, route->path);
-    write_query_params(o, op->query);
+    write_params(o, op->params);
     if (route->idempotent_key)
         write_header_param(o, "Idempotency-Key", "Repeated within 24 hours, the first answer is given again");
     if (strncmp(op->answers, "202", 3) == 0)

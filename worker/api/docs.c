@@ -2,7 +2,7 @@
 
 #define SCHEMA(name, text)
 #define PARAM(name, schema, doc)
-#define OP(handler, tag, query, request, answers)
+#define OP(handler, tag, params, request, answers)
 
 #undef SCHEMA
 #define SCHEMA(name, text) {#name, text},
@@ -21,7 +21,7 @@ const struct api_param api_params[] = {
 #define PARAM(name, schema, doc)
 
 #undef OP
-#define OP(handler, tag, query, request, answers) {#handler, tag, query, request, answers},
+#define OP(handler, tag, params, request, answers) {#handler, tag, params, request, answers},
 static const struct api_op ops[] = {
 #include "worker/api/schemas.def"
 };
@@ -51,4 +51,9 @@ const struct api_schema *api_schema_find(struct str name)
         if (str_eqz(name, api_schemas[i].name))
             return &api_schemas[i];
     return NULL;
+}
+
+bool api_param_is_header(const struct api_param *p)
+{
+    return p->name[0] >= 'A' && p->name[0] <= 'Z';
 }

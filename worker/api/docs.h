@@ -8,8 +8,9 @@ struct api_schema {
 struct api_param {
     const char *name, *schema, *doc;
 };
+bool api_param_is_header(const struct api_param *p); /* else it is one of the query */
 struct api_op {
-    const char *handler, *tag, *query, *request, *answers;
+    const char *handler, *tag, *params, *request, *answers;
 };
 extern const struct api_schema api_schemas[];
 extern const struct api_param api_params[];
