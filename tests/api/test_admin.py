@@ -28,6 +28,7 @@ def test_generations_that_are_not_there(api, collection):
     body = {"collection": collection["id"]}
     for what in ("promote", "rollback"):
         problem(api.post(f"/api/v1/admin/generations/2/{what}", json=body), 409, "conflict")
+        problem(api.post(f"/api/v1/admin/generations/1/{what}", json=body), 409, "conflict")  # nothing was embedded yet
         problem(api.post(f"/api/v1/admin/generations/x/{what}", json=body), 404, "not_found")
         problem(api.post(f"/api/v1/admin/generations/2/{what}", json={"collection": "nobody"}), 404, "not_found")
         problem(api.post(f"/api/v1/admin/generations/2/{what}", json={}), 422, "validation")

@@ -100,8 +100,29 @@ def test_reindex_and_back(world):
         assert job.status_code == 202, job.text
         assert api.job_over(job.json())["result"] == {"collections": 1, "promoted": True}
         assert generations() == (generation, generation - 1)
-    api.post("/api/v1/admin/generations/2/rollback", json={"collection": c["id"]})
-    assert generations() == (2, 3)
+
+    def flip(generation, what):
+        return api.post(f"/api/v1/admin/generations/{generation}/{what}", json={"collection": c["id"]})
+
+    api.problem(flip(3, "rollback"), 409, "conflict", says="go back to")  # it is searched
+    api.problem(flip(2, "promote"), 409, "conflict", says="to promote")  # it is older
+    for _ in range(2):  # the answer to the first may get lost
+        assert flip(2, "rollback").status_code == 200
+        assert generations() == (2, 3)
+    api.problem(flip(3, "rollback"), 409, "conflict")  # it is newer
+    for _ in range(2):
+        assert flip(3, "promote").status_code == 200
+        assert generations() == (3, 2)
+    # the same by hand
+    server = api.server
+    command = server.cli("reindex", "--promote", c["name"])
+    assert command.returncode == 1 and "to promote" in command.stderr, command
+    for what, now in (("--rollback", (2, 3)), ("--promote", (3, 2))):
+        assert server.cli("reindex", what, c["name"]).returncode == 0
+        assert generations() == now
+    assert server.cli("reindex", "--rollback", c["name"]).returncode == 0
+    again = server.cli("reindex", "--rollback", c["name"])
+    assert again.returncode == 1 and "go back to" in again.stderr and generations() == (2, 3), again
 
 
 def test_a_gate_decides_about_promotion(world, tmp_path):

@@ -251,6 +251,7 @@ static void another_model(struct world *w)
     refused = document_of(w, &refused.id);
     same(w, points_of(w, &vectors, &c, 2, &refused), 1);
     fails(w, ERR_CONFLICT, reindex_flip(&w->b, &w->a, &c.id, 7, false, &c, &w->e));
+    fails(w, ERR_CONFLICT, reindex_flip(&w->b, &w->a, &c.id, 2, true, &c, &w->e)); /* it is where it is */
 
     /* and back, at once: that the old generation may lack something is known, then what, and with its model it is mended */
     vectors.away = true;

@@ -123,7 +123,8 @@ suspends static int named(struct session *s, struct options *o, struct err *e)
 /* Those that have nothing to promote, or to go back to, are passed over. */
 static bool concerned(const struct options *o, const struct store_collection *c)
 {
-    return o->what == BUILD || (o->what == PROMOTE && c->shadow.no) || (o->what == ROLLBACK && c->previous.no) ||
+    return o->what == BUILD || (o->what == PROMOTE && c->shadow.no) ||
+           (o->what == ROLLBACK && c->previous.no && c->previous.no < c->generation) ||
            (o->what == DROP && (c->shadow.no || c->previous.no));
 }
 

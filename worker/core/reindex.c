@@ -112,17 +112,34 @@ suspends static int flipped(const struct backends *b, const struct store_collect
                : 0;
 }
 
+/* That which is kept is the newer one after a rollback: then it is promoted again, and there is none to go back to. */
+static bool may_flip(const struct store_collection *c, int64_t generation, bool back)
+{
+    if (back)
+        return generation == c->previous.no && generation < c->generation;
+    return generation == c->shadow.no || (generation == c->previous.no && generation > c->generation);
+}
+
+/* A try before this one came so far, and its answer was lost. */
+static bool is_flipped(const struct store_collection *c, int64_t generation, bool back)
+{
+    return generation == c->generation && c->embedder.n && (!back || c->previous.no > generation);
+}
+
+static int64_t whichever(const struct store_collection *c, bool back)
+{
+    return back || !c->shadow.no ? c->previous.no : c->shadow.no;
+}
+
 suspends int reindex_flip(const struct backends *b, struct arena *a, const struct uuid *id, int64_t generation,
                           bool back, struct store_collection *c, struct err *e)
 {
     if (STORE_CALL(b->store, collection_get, a, id, c, e))
         return -1;
-    int64_t mine = back ? c->previous.no : c->shadow.no;
-    if (generation == 0)
-        generation = mine;
-    if (generation && generation == c->generation) /* a try before this one came so far */
+    if (generation && is_flipped(c, generation, back))
         return flipped(b, c, e);
-    if (generation == 0 || generation != mine)
+    generation = generation ? generation : whichever(c, back);
+    if (!generation || !may_flip(c, generation, back))
         return err_set(e, ERR_CONFLICT,
                        back ? "The collection has no such generation to go back to"
                             : "The collection has no such generation to promote");

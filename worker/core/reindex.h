@@ -10,8 +10,9 @@ struct str reindex_model(const struct backends *b);
  * afterwards. A try that is cut short goes on where it was. */
 suspends must_use int reindex_collection(const struct backends *b, struct arena *a, const struct uuid *id, bool promote,
                                          const struct index_watch *watch, struct store_collection *c, struct err *e);
-/* Makes the complete shadow (`back`: the previous generation) the one that is searched. `generation` 0: whichever that is.
- * The rest is left to the outbox, which calls reindex_settle(). */
+/* Makes the complete shadow, or that which a rollback left (`back`: the generation before) the one that is searched.
+ * `generation` 0: whichever that is. ERR_CONFLICT: there is no such. The rest is left to the outbox, which calls
+ * reindex_settle(). */
 suspends must_use int reindex_flip(const struct backends *b, struct arena *a, const struct uuid *id, int64_t generation,
                                    bool back, struct store_collection *c, struct err *e);
 /* After a flip: the alias leads to the space, what it lacks, if it has to be compared with the store, goes to the outbox,
