@@ -165,6 +165,19 @@ def test_hybrid_without_an_embedder_says_so(api, library):
     assert result["degraded"] == ["vectors"] and titles(result) == ["Rhine", "Danube"]
 
 
+def test_metadata_mode_lists_only_what_can_be_shown(api, collection):
+    # documents that have failed, or have not been read yet, take nobody's place
+    for i in range(3):
+        api.ready(collection, f"the quokka number {i}", title=f"Q{i}", metadata={"n": i})
+    for i in range(12):
+        broken = api.settled(api.upload(collection, f"{i}.pdf", f"%PDF-1.4 broken {i}".encode(), "application/pdf").json()["document"])
+        assert broken["status"] == "failed"
+    for mode in ({"mode": "metadata"}, {"mode": "metadata", "filter": {"type": "ne", "key": "n", "value": 7}}):
+        result = api.search(None, collection, top_k=10, **mode)
+        assert titles(result) == ["Q2", "Q1", "Q0"] and result["total_estimate"] == 3
+        assert [titles(api.search(None, collection, top_k=1, offset=i, **mode)) for i in range(4)] == [["Q2"], ["Q1"], ["Q0"], []]
+
+
 def test_metadata_mode_lists_what_the_filter_lets_through(api, library):
     def found(**members):
         result = api.search(None, library, mode="metadata", **members)

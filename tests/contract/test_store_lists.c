@@ -175,7 +175,7 @@ static void match_and_delete(struct world *w)
     size_t n;
     for (int i = 0; i < 10; i++)
         with(w, &c, arena_printf(&w->a, "text %d", i).p, i % 2 ? "{\"odd\": true}" : "{\"odd\": false}", "[]");
-    ok(w, GET(w, document_match, &c.id, odd, &nos, &n));
+    ok(w, GET(w, document_match, &c.id, odd, NULL, &nos, &n));
     same(w, n, 5);
     for (size_t i = 1; i < n; i++)
         must(w, nos[i - 1] < nos[i]);
@@ -183,15 +183,45 @@ static void match_and_delete(struct world *w)
     same(w, left, 2);
     ok(w, DO(w, document_delete_matching, &c.id, odd, 3, &left));
     same(w, left, 0);
-    ok(w, GET(w, document_match, &c.id, odd, &nos, &n));
+    ok(w, GET(w, document_match, &c.id, odd, NULL, &nos, &n));
     same(w, n, 0);
-    ok(w, GET(w, document_match, &c.id, NULL, &nos, &n));
+    ok(w, GET(w, document_match, &c.id, NULL, NULL, &nos, &n));
     same(w, n, 5);
     same(w, collection_of(w, &c.id).documents, 5);
     struct uuid nobody = uuid_v7();
-    fails(w, ERR_NOT_FOUND, GET(w, document_match, &nobody, odd, &nos, &n));
+    fails(w, ERR_NOT_FOUND, GET(w, document_match, &nobody, odd, NULL, &nos, &n));
     fails(w, ERR_NOT_FOUND, DO(w, document_count_matching, &nobody, odd, &left));
     fails(w, ERR_NOT_FOUND, DO(w, document_delete_matching, &nobody, odd, 3, &left));
+}
+
+static void match_what_has_chunks(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    const struct filter *odd = filter(w, "{\"type\": \"eq\", \"key\": \"odd\", \"value\": true}");
+    const char *terms[] = {"one", "two", "three"};
+    int64_t *nos, chunks, indexed[6];
+    size_t n;
+    ok(w, GET(w, document_match, &c.id, NULL, &chunks, &nos, &n));
+    same(w, n, 0);
+    same(w, chunks, 0);
+    for (int i = 0; i < 6; i++) {
+        struct store_document d =
+            with(w, &c, arena_printf(&w->a, "text %d", i).p, i % 2 ? "{\"odd\": true}" : "{}", "[]");
+        indexed[i] = d.no;
+        if (i < 4)
+            index_document(w, &d.id, terms, (size_t)(i + 2) / 2); /* 1, 1, 2, 2 chunks; the others wait */
+    }
+    ok(w, GET(w, document_match, &c.id, NULL, NULL, &nos, &n));
+    same(w, n, 6);
+    ok(w, GET(w, document_match, &c.id, NULL, &chunks, &nos, &n));
+    same(w, n, 4);
+    same(w, chunks, 6);
+    for (size_t i = 0; i < n; i++)
+        same(w, nos[i], indexed[i]);
+    ok(w, GET(w, document_match, &c.id, odd, &chunks, &nos, &n));
+    same(w, n, 2);
+    same(w, chunks, 3);
+    must(w, nos[0] == indexed[1] && nos[1] == indexed[3]);
 }
 
 /* ---- any filter on any metadata means what filter_matches() says ---- */
@@ -288,7 +318,7 @@ static void filters_mean_the_same(struct world *w)
         const struct filter *f = filter(w, json);
         int64_t *nos;
         size_t n, at = 0;
-        ok(w, GET(w, document_match, &c.id, f, &nos, &n));
+        ok(w, GET(w, document_match, &c.id, f, NULL, &nos, &n));
         for (int i = 0; i < DOCS; i++) {
             bool stored = at < n && nos[at] == no[i];
             at += stored;
@@ -363,8 +393,12 @@ static void spared(struct world *w)
 
 int main(int argc, char **argv)
 {
-    struct contract_test tests[] = {TEST(pages),          TEST(predicates),
-                                    TEST(sparse_matches), TEST(match_and_delete),
-                                    TEST(spared),         TEST(filters_mean_the_same)};
+    struct contract_test tests[] = {TEST(pages),
+                                    TEST(predicates),
+                                    TEST(sparse_matches),
+                                    TEST(match_and_delete),
+                                    TEST(match_what_has_chunks),
+                                    TEST(spared),
+                                    TEST(filters_mean_the_same)};
     return contract_main("store lists", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -137,7 +137,7 @@ suspends int fsck_space(const struct backends *b, const struct store_collection 
     struct check k = {.b = b, .c = c, .space = space, .counts = counts, .visit = visit, .after = -1};
     int64_t *nos;
     size_t n;
-    int rc = STORE_CALL(b->store, document_match, &a, &c->id, NULL, &nos, &n, e);
+    int rc = STORE_CALL(b->store, document_match, &a, &c->id, NULL, NULL, &nos, &n, e);
     counts->spaces++;
     if (rc == 0)
         rc = documents(&k, nos, n, watch, e);

@@ -108,11 +108,12 @@ suspends int search_match(struct search *s, struct search_part *p, struct err *e
 {
     if (p->matched || (!s->q->filter && s->q->mode != RETRIEVE_metadata))
         return 0;
-    if (STORE_CALL(s->store, document_match, s->a, &p->c.id, s->q->filter, &p->allowed, &p->n_allowed, e)) {
+    if (STORE_CALL(s->store, document_match, s->a, &p->c.id, s->q->filter, &p->chunks, &p->allowed, &p->n_allowed, e)) {
         if (e->code != ERR_NOT_FOUND)
             return -1;
         p->allowed = arena_alloc(s->a, sizeof *p->allowed); /* the collection was deleted meanwhile */
         p->n_allowed = 0;
+        p->chunks = 0;
     }
     p->matched = true;
     return 0;

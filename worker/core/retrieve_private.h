@@ -23,9 +23,11 @@ struct query_terms {
 
 struct search_part { /* one collection */
     struct store_collection c;
-    bool matched;     /* `allowed` is known */
-    int64_t *allowed; /* numbers of the documents that the filter lets through, ascending; NULL: there is no filter */
+    bool matched; /* `allowed` is known */
+    int64_t
+        *allowed; /* numbers of the documents with chunks that the filter lets through, ascending; NULL: no filter */
     size_t n_allowed;
+    int64_t chunks; /* theirs together */
     /* Set by the lexical arm. */
     const struct query_terms *q;
     const struct posting_list **lists; /* of its terms; NULL: the store is asked */

@@ -151,14 +151,20 @@ static suspends int match(struct store *st, struct arena *a, const char *columns
 }
 
 suspends int pg_document_match(struct store *st, struct arena *a, const struct uuid *collection, const struct filter *f,
-                               int64_t **out, size_t *n, struct err *e)
+                               int64_t *chunks, int64_t **out, size_t *n, struct err *e)
 {
     struct pg_rows r;
-    if (match(st, a, "d.no", collection, f, " ORDER BY d.no", &r, e) < 0)
+    const char *tail = chunks ? " AND d.chunks > 0 ORDER BY d.no" : " ORDER BY d.no";
+    int64_t sum = 0;
+    if (match(st, a, "d.no, d.chunks", collection, f, tail, &r, e) < 0)
         return -1;
     *out = arena_alloc(a, (size_t)(r.n + 1) * sizeof **out);
-    for (int i = 0; i < r.n; i++)
+    for (int i = 0; i < r.n; i++) {
         (*out)[i] = pg_i64(&r, i, 0);
+        sum += pg_i64(&r, i, 1);
+    }
+    if (chunks)
+        *chunks = sum;
     *n = (size_t)r.n;
     return 0;
 }

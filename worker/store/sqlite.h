@@ -137,8 +137,8 @@ int sqlite_document_chunks(struct store *, struct arena *, const struct uuid *, 
                            size_t *, struct err *);
 int sqlite_chunk_get(struct store *, struct arena *, const struct uuid *, struct store_chunk *, struct err *);
 int sqlite_document_reprocess(struct store *, struct arena *, const struct uuid *, struct store_job *, struct err *);
-int sqlite_document_match(struct store *, struct arena *, const struct uuid *, const struct filter *, int64_t **,
-                          size_t *, struct err *);
+int sqlite_document_match(struct store *, struct arena *, const struct uuid *, const struct filter *, int64_t *,
+                          int64_t **, size_t *, struct err *);
 int sqlite_document_delete_matching(struct store *, const struct uuid *, const struct filter *, int, int64_t *,
                                     struct err *);
 int sqlite_document_count_matching(struct store *, const struct uuid *, const struct filter *, int64_t *, struct err *);

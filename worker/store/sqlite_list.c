@@ -183,6 +183,8 @@ suspends int sqlite_document_list(struct store *st, struct arena *a, const struc
 struct numbers {
     int64_t *v;
     size_t n, cap;
+    bool indexed;   /* only of documents that have chunks */
+    int64_t chunks; /* theirs together */
 };
 
 static void number_add(struct numbers *l, int64_t no)
@@ -199,20 +201,25 @@ static void number_add(struct numbers *l, int64_t no)
 static int match_slice(struct sqlite *db, struct arena *a, struct walk *w, const struct filter *f, struct numbers *out,
                        struct err *e)
 {
-    size_t before = out->n;
+    const struct numbers before = *out;
     int rc;
     if (walk_slice(db, w, e) < 0)
         return -1;
-    struct stmt *s = stmt_get(db, arena_printf(a, "SELECT d.no FROM documents d WHERE d.collection = ?%s%s",
-                                               walk_where(w), f ? " AND ragd_filter(d.metadata)" : "")
+    struct stmt *s = stmt_get(db, arena_printf(a, "SELECT d.no, d.chunks FROM documents d WHERE d.collection = ?%s%s%s",
+                                               walk_where(w), out->indexed ? " AND d.chunks > 0" : "",
+                                               f ? " AND ragd_filter(d.metadata)" : "")
                                       .p);
     bind_i64(s, w->collection);
     walk_bind(s, w);
     db->filter = f;
-    while ((rc = stmt_row(s, e)) > 0)
+    while ((rc = stmt_row(s, e)) > 0) {
         number_add(out, col_i64(s));
-    if (rc < 0)
-        out->n = before;
+        out->chunks += col_i64(s);
+    }
+    if (rc < 0) {
+        out->n = before.n;
+        out->chunks = before.chunks;
+    }
     return rc;
 }
 
@@ -239,11 +246,13 @@ static int by_number(const void *a, const void *b)
 }
 
 suspends int sqlite_document_match(struct store *st, struct arena *a, const struct uuid *collection,
-                                   const struct filter *f, int64_t **out, size_t *n, struct err *e)
+                                   const struct filter *f, int64_t *chunks, int64_t **out, size_t *n, struct err *e)
 {
-    struct numbers found = {0};
+    struct numbers found = {.indexed = chunks != NULL};
     int rc = match_all(sqlite_of(st), collection, f, &found, e);
     if (rc == 0) {
+        if (chunks)
+            *chunks = found.chunks;
         if (found.n)
             qsort(found.v, found.n, sizeof *found.v, by_number);
         *out = arena_alloc(a, found.n * sizeof **out);

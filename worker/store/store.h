@@ -399,9 +399,9 @@ struct store_ops {
     /* A new job for a document as it is; ERR_BUSY while one is queued or running. */
     suspends int (*document_reprocess)(struct store *, struct arena *, const struct uuid *, struct store_job *job,
                                        struct err *);
-    /* Numbers (`no`) of the documents of a collection that match (filter NULL: all); sorted ascending. */
+    /* Numbers of matching documents (filter NULL: all), ascending. `chunks`, if given: only of those with any; the sum. */
     suspends int (*document_match)(struct store *, struct arena *, const struct uuid *collection, const struct filter *,
-                                   int64_t **out, size_t *n, struct err *);
+                                   int64_t *chunks, int64_t **out, size_t *n, struct err *);
     /* Removes up to `max` matching documents; *left: how many remain. */
     suspends int (*document_delete_matching)(struct store *, const struct uuid *collection, const struct filter *,
                                              int max, int64_t *left, struct err *);
