@@ -1,13 +1,14 @@
 """What decides which vectors a collection has: the model, and what else changes them; and the sections around what they find."""
 
 import json
+import os
 
 import pytest
 
 import openai_server
 from apitest import Api, lines
 from ragdtest import Ragd, wait_for
-
+from services import Qdrant
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -25,6 +26,20 @@ def settings(request, model):
     if request.param == "postgresql":
         config["database"] = {"url": request.getfixturevalue("postgres").new_database(), "auto_migrate": True}
     return config
+
+
+@pytest.fixture(params=["embedded", "qdrant"])
+def indexed(request, settings):
+    """Of a server with each of the vector indexes, too."""
+    if request.param == "embedded":
+        yield settings
+        return
+    missing = Qdrant.missing()
+    assert not (missing and os.environ.get("CI")), missing
+    if missing:
+        pytest.skip(missing)
+    with Qdrant() as qdrant:
+        yield {**settings, "vectors": {"url": qdrant.url}}
 
 
 def search(api, collection, query):
@@ -116,6 +131,28 @@ def test_pages_are_cuts_of_one_list(settings):
             assert 30 < len(whole) == len(dict(whole)) == total, mode  # by vectors: all that do not point away from the query
             assert [hit for offset in range(0, 42, 3) for hit in page(mode, 3, offset)[0]] == whole, mode
             assert page(mode, 3, 0)[1] > 3, mode  # there is more
+
+
+def test_a_long_document_hides_no_others(indexed):
+    with Ragd(indexed) as ragd:
+        api = Api(ragd)
+        c = api.collection(chunking={"type": "static", "max_tokens": 32, "overlap": 0})
+        text = " ".join(f"Dragon dragon {i} guards a hoard of gold and dragon eggs below the hill." for i in range(700))
+        long = api.ready(c, text, title="long")
+        assert long["chunks"] > 300
+        for i in range(5):
+            api.ready(c, f"Number {i} names the dragon once, among words of quite other things.", title=f"short {i}")
+        everything = ["long"] + [f"short {i}" for i in range(5)]
+        for mode in ("lexical", "vector", "hybrid"):
+            whole = api.search("dragon", c, mode=mode, group_by="document", top_k=10)
+            assert whole["degraded"] == [] and sorted(h["title"] for h in whole["hits"]) == everything, mode
+            assert whole["total_estimate"] == 6 and whole["truncated"] is False
+            assert [h["score"] for h in whole["hits"]] == sorted((h["score"] for h in whole["hits"]), reverse=True)
+            cut = [api.search("dragon", c, mode=mode, group_by="document", top_k=2, offset=i)["hits"] for i in (0, 2, 4, 6)]
+            assert [h["chunk_id"] for hits in cut for h in hits] == [h["chunk_id"] for h in whole["hits"]], mode
+            if mode != "hybrid":  # of each the best passage
+                best = api.search("dragon", c, mode=mode, top_k=1)["hits"][0]
+                assert best["score"] == whole["hits"][0]["score"]
 
 
 def test_vectors_of_clients_are_for_their_document_alone(settings, model):

@@ -540,6 +540,7 @@ static suspends void nobody_there(struct world *w)
     X(a_document_is_replaced_and_removed_as_a_whole) \
     X(collections_and_generations_are_apart)         \
     X(a_list_goes_over_many_pages)                   \
+    X(the_best_of_each_document)                     \
     X(filters_mean_what_they_mean_elsewhere)         \
     X(describing_changes_what_filters_see)           \
     X(an_alias_leads_to_what_is_searched)            \

@@ -132,6 +132,7 @@ static void it_does_what_the_double_does(struct world *w)
         int64_t allowed[] = {no, no + 7, no + 20};
         if (draw(&w->seed) % 2)
             q.allowed = allowed, q.n_allowed = 3;
+        q.by_document = draw(&w->seed) % 2;
         for (int i = 0; i < 2; i++) {
             w->v = i ? twin : real;
             ok(w, removes ? take(w, no) : put(w, no, version, points));
@@ -314,6 +315,7 @@ static void what_was_paged_out_is_not_read_on_the_loop(struct world *w)
     X(spaces_are_apart)                              \
     X(only_allowed_documents_are_found)              \
     X(equal_scores_are_ordered_by_number)            \
+    X(the_best_of_each_document)                     \
     X(it_does_what_the_double_does)                  \
     X(it_stays_right_when_it_is_compacted)           \
     X(many_small_documents)                          \

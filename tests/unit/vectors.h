@@ -207,3 +207,53 @@ static inline void finds(struct world *w, int64_t no, int64_t version, size_t n,
     same(w, hit[0].content_version, version);
     must(w, fabsf(hit[0].score - 1) < 1e-5f);
 }
+
+/* A promise that every index makes: documents of thousands of points that are all nearer do not hide the others. */
+static inline void the_best_of_each_document(struct world *w)
+{
+    enum { OTHERS = 6 };
+    static const size_t points[] = {1300, 2500}; /* of documents 1 and 2 */
+    struct vector_hit *hit, *best;
+    size_t n, all;
+    float *v = arena_zalloc(&w->a, 2500 * (size_t)w->s.dim * sizeof *v);
+    struct uuid *id = arena_alloc(&w->a, 2500 * sizeof *id);
+    for (int64_t no = 3; no < 3 + OTHERS; no++)
+        ok(w, put(w, no, 1, 2));
+    for (int64_t no = 1; no <= 2; no++) {
+        for (size_t i = 0; i < points[no - 1]; i++) {
+            float angle = (float)((i * 7919) % points[no - 1] + 1) / 20000;
+            id[i] = uuid_v7();
+            v[i * (size_t)w->s.dim] = cosf(angle);
+            v[i * (size_t)w->s.dim + (size_t)no] = sinf(angle);
+        }
+        struct vector_document d = {.no = no,
+                                    .id = uuid_v7(),
+                                    .content_version = 1,
+                                    .metadata = STR("{}"),
+                                    .tags = STR("[]"),
+                                    .n = points[no - 1],
+                                    .chunk = id,
+                                    .v = v};
+        ok(w, VECTORS_CALL(w->v, put, &w->s, &d, &w->e));
+        memset(v, 0, 2500 * (size_t)w->s.dim * sizeof *v);
+    }
+    v[0] = 1;
+    struct vector_query q = {.v = v, .k = 8, .by_document = true};
+    ok(w, VECTORS_CALL(w->v, search, &w->a, &w->s, &q, &hit, &n, &w->e));
+    same(w, n, 2 + OTHERS);
+    for (size_t i = 0; i < n; i++) { /* each is the best chunk of its document */
+        int64_t no = hit[i].no >> 20;
+        struct vector_query one = {.v = v, .k = 1, .allowed = &no, .n_allowed = 1};
+        ok(w, VECTORS_CALL(w->v, search, &w->a, &w->s, &one, &best, &all, &w->e));
+        must(w, i == 0 || hit[i].score <= hit[i - 1].score);
+        must(w, fabsf(best->score - hit[i].score) < 1e-6F);
+        for (size_t k = 0; k < i; k++)
+            must(w, hit[k].no >> 20 != no);
+    }
+    must(w, hit[0].no >> 20 <= 2 && hit[1].no >> 20 <= 2);
+    q.k = 3;
+    ok(w, VECTORS_CALL(w->v, search, &w->a, &w->s, &q, &best, &n, &w->e));
+    same(w, n, 3);
+    for (size_t i = 0; i < n; i++)
+        same(w, best[i].no >> 20, hit[i].no >> 20);
+}

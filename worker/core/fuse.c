@@ -7,9 +7,12 @@ static int by_number(const void *x, const void *y)
     return (a->no > b->no) - (a->no < b->no);
 }
 
-/* What either arm knows of the same chunk. */
+/* What either arm knows of the same chunk, or document; it is shown with the chunk that has more votes. */
 static void join(struct ranked *to, const struct ranked *from)
 {
+    if (from->score > to->score)
+        to->no = from->no;
+    to->score += from->score;
     if (from->lexical) {
         to->lexical = from->lexical;
         to->bm25 = from->bm25;
@@ -61,8 +64,9 @@ static int by_score(const void *x, const void *y)
 }
 
 void fuse(struct arena *a, struct ranking *lexical, struct ranking *vector, double lexical_weight, double vector_weight,
-          size_t eligible, struct ranking *out)
+          size_t eligible, bool by_document, struct ranking *out)
 {
+    const int shift = by_document ? 20 : 0; /* chunks of a document have neighbouring numbers */
     size_t n = lexical->n + vector->n, kept = 0;
     struct ranked *r = arena_alloc(a, (n + 1) * sizeof *r);
     double most = lexical_weight * divide(lexical, eligible, true) + vector_weight * divide(vector, eligible, false);
@@ -70,17 +74,18 @@ void fuse(struct arena *a, struct ranking *lexical, struct ranking *vector, doub
         memcpy(r, lexical->r, lexical->n * sizeof *r);
     if (vector->n)
         memcpy(r + lexical->n, vector->r, vector->n * sizeof *r);
+    for (size_t i = 0; i < n; i++)
+        r[i].score = lexical_weight * r[i].lexical_share + vector_weight * r[i].vector_share;
     qsort(r, n, sizeof *r, by_number);
     for (size_t i = 0; i < n; i++)
-        if (kept && r[kept - 1].no == r[i].no)
+        if (kept && r[kept - 1].no >> shift == r[i].no >> shift)
             join(&r[kept - 1], &r[i]);
         else
             r[kept++] = r[i];
     for (size_t i = 0; i < kept; i++) {
         r[i].rrf = (r[i].lexical ? lexical_weight / (FUSE_K + r[i].lexical) : 0) +
                    (r[i].vector ? vector_weight / (FUSE_K + r[i].vector) : 0);
-        double sum = lexical_weight * r[i].lexical_share + vector_weight * r[i].vector_share;
-        r[i].score = most > 0 ? sum / most : 0;
+        r[i].score = most > 0 ? r[i].score / most : 0;
     }
     qsort(r, kept, sizeof *r, by_score);
     *out = (struct ranking){

@@ -226,12 +226,13 @@ suspends static int score_all(struct scoring *g, struct search_part *p, const st
         struct scored x = {score_of(p, c), c, p};
         if (x.score < g->min_score)
             continue;
-        g->total++;
+        bool next = !g->by_document || !best.candidate || document_of(best.candidate) != document_of(c);
+        g->total += next;
         if (!g->by_document) {
             offer(g, &x);
             continue;
         }
-        if (best.candidate && document_of(best.candidate) != document_of(c)) {
+        if (best.candidate && next) {
             offer(g, &best);
             best = x;
         } else if (!best.candidate || better(&x, &best)) {
@@ -361,8 +362,7 @@ suspends static int score_collection(struct scoring *g, struct search_part *p, s
     return count_terms(p, &found, e) || score_all(g, p, &found, e) ? -1 : 0;
 }
 
-suspends int lexical_rank(struct search *s, size_t k, bool by_document, double min_score, struct ranking *out,
-                          struct err *e)
+suspends int lexical_rank(struct search *s, size_t k, double min_score, struct ranking *out, struct err *e)
 {
     struct scoring g = {
         .s = s,
@@ -370,7 +370,7 @@ suspends int lexical_rank(struct search *s, size_t k, bool by_document, double m
         .max_top = k,
         .left = (size_t)s->cfg->search_max_candidates,
         .min_score = min_score,
-        .by_document = by_document,
+        .by_document = s->q->group_by_document,
     };
     for (size_t i = 0; i < s->n_parts; i++)
         if (score_collection(&g, &s->part[i], e))

@@ -185,35 +185,12 @@ static size_t arm_size(const struct search *s)
     return k;
 }
 
-static int by_document(const void *x, const void *y)
-{
-    const struct ranked *a = *(const struct ranked *const *)x, *b = *(const struct ranked *const *)y;
-    if (ranked_document(a) != ranked_document(b))
-        return ranked_document(a) < ranked_document(b) ? -1 : 1;
-    return (a > b) - (a < b); /* they stand in order of rank */
-}
-
-/* Of each document only its best chunk stays; the others lose their number. */
-static void group(const struct search *s, struct ranking *r)
-{
-    struct ranked **x = arena_alloc(s->a, (r->n + 1) * sizeof(struct ranked *));
-    for (size_t i = 0; i < r->n; i++)
-        x[i] = &r->r[i];
-    qsort(x, r->n, sizeof *x, by_document);
-    for (size_t i = 0, next; i < r->n; i = next)
-        for (next = i + 1; next < r->n && ranked_document(x[next]) == ranked_document(x[i]); next++)
-            x[next]->no = -1;
-}
-
-/* What an arm cannot know while it ranks: which entries of the whole stay. */
+/* What has too low a score stands at the end. */
 static void narrow(const struct search *s, struct ranking *r)
 {
     size_t kept = 0;
-    if (s->q->group_by_document)
-        group(s, r);
-    for (size_t i = 0; i < r->n; i++)
-        if (r->r[i].no >= 0 && r->r[i].score >= s->q->min_score)
-            r->r[kept++] = r->r[i];
+    while (kept < r->n && r->r[kept].score >= s->q->min_score)
+        kept++;
     if (kept < r->n)
         r->total = (int64_t)kept;
     r->n = kept;
@@ -224,7 +201,7 @@ suspends static int by_vectors(struct search *s, struct ranking *out, struct ret
     if (!has_arm(s))
         return err_at(e, "/mode", "Mode 'vector' needs an embedder: configure embedding.url, or use lexical or hybrid");
     size_t page = (size_t)s->q->offset + (size_t)s->q->top_k;
-    if (nearest_rank(s, s->q->group_by_document ? arm_size(s) : page + BEYOND, out, r, e))
+    if (nearest_rank(s, page + BEYOND, out, r, e))
         return -1;
     if (r->degraded && !r->generation)
         return err_at(e, "/mode",
@@ -246,7 +223,7 @@ struct arm {
 suspends static int lexical_arm(void *arg)
 {
     struct arm *x = arg;
-    return lexical_rank(x->s, x->k, false, 0, &x->found, &x->e);
+    return lexical_rank(x->s, x->k, 0, &x->found, &x->e);
 }
 
 /* Has a time of its own, and never fails: what it cannot tell is done without. */
@@ -284,7 +261,7 @@ suspends static int by_both(struct search *s, struct ranking *out, struct retrie
         return err_set(e, fiber_check() == -ETIMEDOUT ? ERR_DEADLINE : ERR_CANCELED, "the search was cut short");
     bool given = q->weights.lexical > 0 || q->weights.vector > 0;
     fuse(s->a, &lexical.found, &vector.found, given ? q->weights.lexical : 1, given ? q->weights.vector : 1,
-         (size_t)s->cfg->search_vector_candidates, out);
+         (size_t)s->cfg->search_vector_candidates, q->group_by_document, out);
     narrow(s, out);
     r->degraded = vector.told.degraded;
     r->generation = vector.told.generation;
@@ -304,7 +281,7 @@ suspends static int rank(struct search *s, struct ranking *out, struct retrieve_
         break;
     default: break;
     }
-    return lexical_rank(s, (size_t)q->offset + (size_t)q->top_k, q->group_by_document, q->min_score, out, e);
+    return lexical_rank(s, (size_t)q->offset + (size_t)q->top_k, q->min_score, out, e);
 }
 
 static void count(enum retrieve_mode m)

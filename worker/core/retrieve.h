@@ -56,7 +56,7 @@ enum retrieve_degraded { RETRIEVE_NO_VECTORS = 1, RETRIEVE_NO_EMBEDDER = 2, RETR
 struct retrieve_result {
     struct retrieve_hit *hit;
     size_t n;
-    int64_t total; /* chunks that match; of mode metadata: documents */
+    int64_t total; /* chunks that match; of mode metadata, and grouped: documents */
     bool truncated;
     struct str ignored_terms; /* JSON array of query terms beyond limits.query_terms */
     int64_t generation;       /* of the vectors that were searched, the highest; 0 = none */

@@ -81,9 +81,8 @@ static inline struct str search_language(const struct search *s, const struct se
 suspends must_use int search_match(struct search *s, struct search_part *p, struct err *e);
 
 /* ---- lexical.c ---- */
-/* The best `k` chunks by BM25, or with `by_document` the best chunks of the best `k` documents. */
-suspends must_use int lexical_rank(struct search *s, size_t k, bool by_document, double min_score, struct ranking *out,
-                                   struct err *e);
+/* The best `k` chunks by BM25, or, grouped by document, the best chunks of the best `k` documents. */
+suspends must_use int lexical_rank(struct search *s, size_t k, double min_score, struct ranking *out, struct err *e);
 /* The terms of the query in the language of a collection; analysed once per language. */
 must_use int lexical_terms(struct search *s, struct search_part *p, struct err *e);
 bool lexical_has_term(const struct query_terms *q, struct str term);
@@ -91,8 +90,9 @@ struct str lexical_ignored(const struct search *s); /* as a JSON array */
 void lexical_explain(struct json_out *o, const struct ranked *x);
 
 /* ---- nearest.c ---- */
-/* The `k` chunks nearest to the query; there must be an embedder and an index. What could not be asked is told in
- * `told->degraded`, also on failure; then *out has what was found nevertheless. */
+/* The `k` chunks nearest to the query, or, grouped by document, those of the `k` nearest documents; there must be an
+ * embedder and an index. What could not be asked is told in `told->degraded`, also on failure; then *out has what was found
+ * nevertheless. */
 suspends must_use int nearest_rank(struct search *s, size_t k, struct ranking *out, struct retrieve_result *told,
                                    struct err *e);
 
@@ -103,10 +103,13 @@ suspends must_use int nearest_rank(struct search *s, size_t k, struct ranking *o
  * (figures: tests/bench/retrieval.md). The score is the sum over that of a chunk which is first in both, so that it lies
  * between 0 and 1. What neither arm votes for comes after these, by the better of its ranks: so the list begins like that
  * which longer lists of the arms would give. `rrf` is told besides: reciprocal rank fusion (Cormack, Clarke and Büttcher,
- * SIGIR 2009), the sum of weight / (60 + rank). */
+ * SIGIR 2009), the sum of weight / (60 + rank).
+ *
+ * by_document: both lists have one chunk of each document, and the votes are for documents. Of its two chunks the one with
+ * the larger vote stands for it; the other's score and rank are told all the same. */
 enum { FUSE_K = 60 };
 void fuse(struct arena *a, struct ranking *lexical, struct ranking *vector, double lexical_weight, double vector_weight,
-          size_t eligible, struct ranking *out);
+          size_t eligible, bool by_document, struct ranking *out);
 
 /* ---- hits.c ---- */
 /* Entries become hits, with their text and documents; those that are gone meanwhile are left out. */

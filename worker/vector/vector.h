@@ -39,6 +39,7 @@ struct vector_document {
 struct vector_query {
     const float *v; /* length 1 */
     int k;
+    bool by_document;       /* the best chunk of each of k documents */
     const int64_t *allowed; /* numbers of the documents that may be found, ascending; NULL: all */
     size_t n_allowed;
     const struct filter *filter; /* the same as a condition, for products with `filters`; NULL: none */
@@ -103,4 +104,6 @@ must_use int vectors_qdrant_open(const struct config *cfg, struct httpc *http, s
 struct vectors *vectors_memory_open(void); /* the test double */
 /* The order of hits, for qsort(): best first, equal scores by number. */
 int vectors_hit_order(const void *a, const void *b);
+/* Leaves the best of each document, in that order; returns how many. */
+size_t vectors_best_of_each(struct vector_hit *hit, size_t n);
 #define VECTORS_CALL(v, verb, ...) ((v)->ops->verb((v), ##__VA_ARGS__))

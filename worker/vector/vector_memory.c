@@ -138,6 +138,8 @@ static int memory_search(struct vectors *v, struct arena *a, const struct vector
             hit[k++] = (struct vector_hit){h->d[i].no << 20 | (int64_t)j, h->d[i].version, (float)sum};
         }
     qsort(hit, k, sizeof *hit, vectors_hit_order);
+    if (q->by_document)
+        k = vectors_best_of_each(hit, k);
     *out = hit;
     *n = k < (size_t)q->k ? k : (size_t)q->k;
     return 0;

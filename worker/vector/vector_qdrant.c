@@ -17,7 +17,7 @@
 #include "worker/vector/qdrant.h"
 #include <stdlib.h>
 
-enum { BATCH = 256, BATCH_BYTES = 8 << 20, NUMBERS_MAX = 1000, PAGE = 1000, FLOATS_A_TURN = 4096 };
+enum { BATCH = 256, BATCH_BYTES = 8 << 20, NUMBERS_MAX = 1000, PAGE = 1000, TURNS_MAX = 16, FLOATS_A_TURN = 4096 };
 
 static suspends int qdrant_put(struct vectors *, const struct vector_space *, const struct vector_document *,
                                struct err *);
@@ -295,12 +295,13 @@ static int64_t number_of(const json_t *point, const char *member)
     return json_integer_value(json_object_get(json_object_get(point, "payload"), member));
 }
 
-static void query_body(struct buf *b, const struct vector_space *s, const struct vector_query *q)
+static void query_body(struct buf *b, const struct vector_space *s, const struct vector_query *q, int limit,
+                       const struct vector_hit *but, size_t n_but)
 {
     buf_lit(b, "{\"query\":[");
     for (int x = 0; x < s->dim; x++)
         buf_printf(b, x ? ",%.9g" : "%.9g", (double)q->v[x]);
-    buf_printf(b, "],\"using\":\"dense\",\"limit\":%d,\"with_vector\":false,", q->k);
+    buf_printf(b, "],\"using\":\"dense\",\"limit\":%d,\"with_vector\":false,", limit);
     buf_lit(b, "\"with_payload\":[\"document_no\",\"version\",\"ordinal\"],\"filter\":{\"must\":[");
     of_collection(b, s);
     if (q->allowed)
@@ -309,21 +310,22 @@ static void query_body(struct buf *b, const struct vector_space *s, const struct
     buf_ch(b, ',');
     if (!q->filter || !qdrant_filter(b, q->filter))
         b->n = before;
-    buf_lit(b, "]}}");
+    buf_ch(b, ']');
+    for (size_t i = 0; i < n_but; i++) {
+        buf_str(b, i ? STR(",") : STR(",\"must_not\":[{\"key\":\"document_no\",\"match\":{\"any\":["));
+        buf_i64(b, but[i].no >> 20);
+    }
+    buf_str(b, n_but ? STR("]}}]}}") : STR("}}"));
 }
 
-static suspends int qdrant_search(struct vectors *v, struct arena *a, const struct vector_space *s,
-                                  const struct vector_query *query, struct vector_hit **out, size_t *n, struct err *e)
+/* One call: the nearest points of documents that are not among `but`. */
+static suspends int nearest(struct qdrant *q, struct arena *a, const struct vector_space *s,
+                            const struct vector_query *query, int limit, const struct vector_hit *but, size_t n_but,
+                            struct vector_hit **out, size_t *n, struct err *e)
 {
-    struct qdrant *q = (struct qdrant *)v;
     struct qdrant_reply r;
     struct buf b = {0};
-    STAT_ADD(vector_searches_total, 1);
-    if (query->k < 1 || (query->allowed && query->n_allowed == 0)) {
-        *n = 0;
-        return 0;
-    }
-    query_body(&b, s, query);
+    query_body(&b, s, query, limit, but, n_but);
     int rc =
         qdrant_call(q, a, "POST", qdrant_path(a, qdrant_name(q, a, s), "/points/query"), buf_view(&b), false, &r, e);
     buf_fini(&b);
@@ -343,6 +345,43 @@ static suspends int qdrant_search(struct vectors *v, struct arena *a, const stru
     *out = hit;
     *n = found;
     return 0;
+}
+
+/* The best of each document: asks for the nearest points, then for those of documents that were not among them, and so on.
+ * Qdrant's own groups are found in the same way, but it gives up after five times. Each time finds a document at least. */
+static suspends int nearest_of_each(struct qdrant *q, struct arena *a, const struct vector_space *s,
+                                    const struct vector_query *query, struct vector_hit **out, size_t *n, struct err *e)
+{
+    size_t k = (size_t)query->k, all = 0, more;
+    struct vector_hit *hit = arena_alloc(a, (k + PAGE) * sizeof *hit), *some;
+    for (int i = 0, limit = query->k; i < TURNS_MAX && all < k; i++, limit = PAGE) {
+        if (nearest(q, a, s, query, limit, hit, all, &some, &more, e))
+            return -1;
+        bool last = more < (size_t)limit;
+        more = vectors_best_of_each(some, more);
+        if (more)
+            memcpy(hit + all, some, more * sizeof *hit);
+        all += more;
+        if (last)
+            break;
+    }
+    qsort(hit, all, sizeof *hit, vectors_hit_order);
+    *out = hit;
+    *n = all < k ? all : k;
+    return 0;
+}
+
+static suspends int qdrant_search(struct vectors *v, struct arena *a, const struct vector_space *s,
+                                  const struct vector_query *query, struct vector_hit **out, size_t *n, struct err *e)
+{
+    struct qdrant *q = (struct qdrant *)v;
+    STAT_ADD(vector_searches_total, 1);
+    if (query->k < 1 || (query->allowed && query->n_allowed == 0)) {
+        *n = 0;
+        return 0;
+    }
+    return query->by_document ? nearest_of_each(q, a, s, query, out, n, e)
+                              : nearest(q, a, s, query, query->k, NULL, 0, out, n, e);
 }
 
 /* A page of points, ascending by document, of documents behind `after`. */

@@ -14,7 +14,7 @@ void vscan_begin(struct vscan *s, struct arena *a, const struct vview *v, const 
     *s = (struct vscan){.view = v, .q = q, .dot = dot ? dot : dot_best(), .code = arena_alloc(a, stride)};
     if (!dot_encode(q->v, v->map->dim, stride, s->code, &scale))
         memset(s->code, 0, stride);
-    s->max = (size_t)(q->k > 0 ? q->k : 0) * EXTRA_TIMES + EXTRA;
+    s->max = ((size_t)(q->k > 0 ? q->k : 0) * EXTRA_TIMES + EXTRA) * (q->by_document ? VSCAN_BEST : 1);
     s->max = s->max < all ? s->max : all;
     s->heap = arena_alloc(a, s->max * sizeof *s->heap);
 }
@@ -49,16 +49,49 @@ static void sift_up(struct vscan *s, struct vscan_candidate c)
 }
 
 /* Numbers ascend, so of equal ones the first stays: only what is better comes in. NaN never is. */
-static void keep(struct vscan *s, const struct vfile_entry *d, size_t point, float score, const float *floats)
+static bool is_wanted(const struct vscan *s, float score)
+{
+    return s->n < s->max ? score >= -INFINITY : s->n > 0 && score > s->heap[0].score;
+}
+
+static void keep(struct vscan *s, struct vscan_candidate c)
+{
+    if (s->n < s->max)
+        sift_up(s, c);
+    else
+        sift_down(s, c);
+}
+
+static void keep_of_document(struct vscan *s, struct vscan_candidate c)
+{
+    size_t i = s->n_best;
+    if (i == VSCAN_BEST && s->best[--i].score >= c.score)
+        return;
+    for (; i > 0 && s->best[i - 1].score < c.score; i--)
+        s->best[i] = s->best[i - 1];
+    s->best[i] = c;
+    s->n_best += s->n_best < VSCAN_BEST;
+}
+
+static void end_document(struct vscan *s)
+{
+    for (size_t i = 0; i < s->n_best && is_wanted(s, s->best[i].score); i++)
+        keep(s, s->best[i]);
+    s->n_best = 0;
+}
+
+static void offer(struct vscan *s, const struct vfile_entry *d, size_t point, float score, const float *floats)
 {
     struct vscan_candidate c = {.score = score,
                                 .no = (int64_t)((uint64_t)d->document_no << 20 | point),
                                 .content_version = d->content_version,
                                 .floats = floats + point * s->view->map->dim};
-    if (s->n < s->max)
-        sift_up(s, c);
+    if (!is_wanted(s, score))
+        return;
+    if (s->q->by_document)
+        keep_of_document(s, c);
     else
-        sift_down(s, c);
+        keep(s, c);
 }
 
 static const struct vfile_entry *next_document(struct vscan *s)
@@ -88,11 +121,8 @@ static int scan_document(struct vscan *s, size_t points)
     while (s->point < end) {
         size_t n = end - s->point < BATCH ? end - s->point : BATCH;
         s->dot(s->code, codes + s->point * stride, stride, n, sums);
-        for (size_t i = 0; i < n; i++) {
-            float score = (float)sums[i] * scales[s->point + i];
-            if (s->n < s->max ? score >= -INFINITY : s->n > 0 && score > s->heap[0].score)
-                keep(s, d, s->point + i, score, floats);
-        }
+        for (size_t i = 0; i < n; i++)
+            offer(s, d, s->point + i, (float)sums[i] * scales[s->point + i], floats);
         s->point += n;
         s->scanned += n;
     }
@@ -105,6 +135,7 @@ int vscan_step(struct vscan *s, size_t bytes)
     while (budget > 0) {
         uint64_t before = s->scanned;
         if (!s->doc || s->point >= s->doc->n) {
+            end_document(s);
             s->doc = next_document(s);
             s->point = 0;
         }
@@ -126,6 +157,8 @@ static void rescore(void *scan)
                                         .content_version = s->heap[i].content_version,
                                         .score = dot_exact(s->q->v, s->heap[i].floats, s->view->map->dim)};
     qsort(s->hit, s->n, sizeof *s->hit, vectors_hit_order);
+    if (s->q->by_document)
+        s->n = vectors_best_of_each(s->hit, s->n);
 }
 
 suspends void vscan_end(struct vscan *s, struct arena *a, struct vector_hit **out, size_t *n)

@@ -5,6 +5,8 @@
 #include "worker/vector/vector.h"
 #include "worker/vector/vview.h"
 
+enum { VSCAN_BEST = 4 }; /* candidates for the best chunk of a document */
+
 struct vscan_candidate {
     float score; /* by codes, times a constant */
     int64_t no, content_version;
@@ -22,6 +24,8 @@ struct vscan {
     size_t point;                  /* of it, next */
     struct vscan_candidate *heap;  /* the worst on top */
     size_t n, max;
+    struct vscan_candidate best[VSCAN_BEST]; /* of `doc`, best first, where its best chunk is wanted */
+    size_t n_best;
     uint64_t scanned; /* points */
     struct vector_hit *hit;
     bool away; /* goes on in helper threads, as what it looks at is on the disk */
