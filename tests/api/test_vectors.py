@@ -155,6 +155,26 @@ def test_a_long_document_hides_no_others(indexed):
                 assert best["score"] == whole["hits"][0]["score"]
 
 
+def test_a_filter_finds_all_however_far(indexed):
+    """Also where the index cannot say it and more than it is asked for at once are nearer."""
+    with Ragd(indexed) as ragd:
+        api = Api(ragd)
+        c = api.collection()
+        for n in range(17):  # twelve of a hundred chunks each, and five that are farther away
+            chunks = [{"text": f"Kettle {n} {i}"} for i in range(100)] if n < 12 else [{"text": f"Of teapots, number {n}."}]
+            body = {"chunks": chunks, "metadata": {"s": f"z{n:02}", "n": n}}
+            document = api.post(api.path(c, "/documents"), json=body).json()["document"]
+            assert api.settled(document)["status"] == "ready"
+        text = {"type": "gt", "key": "s", "value": "z11"}
+        both = {"type": "and", "filters": [text, {"type": "gt", "key": "n", "value": 5}]}
+        number = {"type": "gte", "key": "n", "value": 12}
+        for chosen in (text, both, number):
+            for mode in ("vector", "hybrid"):
+                result = api.search("kettle", c, mode=mode, filter=chosen, min_score=-1, top_k=10)
+                assert sorted(h["metadata"]["n"] for h in result["hits"]) == list(range(12, 17)), (mode, chosen)
+                assert result["truncated"] is False and result["total_estimate"] == 5 and result["degraded"] == []
+
+
 def test_vectors_of_clients_are_for_their_document_alone(settings, model):
     with Ragd(settings) as ragd:
         api = Api(ragd)

@@ -1,9 +1,9 @@
 /* The promises of the vector index on Qdrant: its real engine behind tests/qdrant_front.py, or the server that
  * QDRANT_URL names. */
+#include "tests/contract/qdrant_filters.h"
 #include "tests/unit/vectors.h"
 #include "worker/io/httpc.h"
 #include "worker/io/json.h"
-#include "worker/store/filter.h"
 #include <fcntl.h>
 
 static struct {
@@ -362,106 +362,6 @@ static suspends void an_alias_does_not_hide_a_collection(struct world *w)
     same(w, ask(w, "DELETE", path, ""), 200);
 }
 
-/* ---- filters ---- */
-
-static suspends void put_described(struct world *w, int64_t no, const char *metadata)
-{
-    struct uuid id = uuid_v7();
-    struct vector_document d = {.no = no,
-                                .id = uuid_v7(),
-                                .content_version = 1,
-                                .metadata = str_of(metadata),
-                                .tags = STR("[]"),
-                                .n = 1,
-                                .chunk = &id,
-                                .v = vectors_of(&w->a, (uint64_t)no, 1, w->s.dim)};
-    ok(w, VECTORS_CALL(w->v, put, &w->s, &d, &w->e));
-}
-
-/* What a filter lets through holds all that match, and where `exact` nothing else. */
-static suspends void check_filter(struct world *w, const char *const *metadata, size_t n, const char *text, bool exact)
-{
-    struct filter *f;
-    struct vector_hit *hit;
-    size_t found;
-    json_t *json;
-    ok(w, json_parse(&w->a, str_of(text), 64, &json, &w->e));
-    ok(w, filter_parse(&w->a, json, "", &f, &w->e));
-    struct vector_query q = {.v = vectors_of(&w->a, 1, 1, w->s.dim), .k = 100, .filter = f};
-    ok(w, VECTORS_CALL(w->v, search, &w->a, &w->s, &q, &hit, &found, &w->e));
-    for (size_t i = 0; i < n; i++) {
-        bool in = false;
-        ok(w, json_parse(&w->a, str_of(metadata[i]), 64, &json, &w->e));
-        for (size_t k = 0; k < found; k++)
-            in |= hit[k].no >> 20 == (int64_t)i;
-        if (filter_matches(f, json) ? !in : in && exact)
-            fail_at(w, __LINE__, "%s and %s: %s", text, metadata[i], in ? "found" : "not found");
-    }
-}
-
-static suspends void filters_mean_what_they_mean_elsewhere(struct world *w)
-{
-    static const char *const metadata[] = {
-        "{}",
-        "{\"year\":2024,\"lang\":\"en\",\"ok\":true}",
-        "{\"year\":2024.5,\"lang\":\"de\",\"ok\":false}",
-        "{\"year\":\"2024\",\"lang\":[\"en\",\"fr\"],\"ok\":\"true\"}",
-        "{\"year\":[2023,2024],\"author\":{\"name\":\"Ada\"}}",
-        "{\"year\":null,\"author\":{\"name\":\"Bob\",\"age\":40},\"odd key\":1}",
-        "{\"year\":-1e300,\"author\":[{\"name\":\"Ada\"}],\"a\\\"b\":1}",
-    };
-    static const struct {
-        const char *text;
-        bool exact;
-    } filters[] = {
-        {"{\"type\":\"eq\",\"key\":\"year\",\"value\":2024}", true},
-        {"{\"type\":\"ne\",\"key\":\"year\",\"value\":2024}", true},
-        {"{\"type\":\"eq\",\"key\":\"year\",\"value\":\"2024\"}", true},
-        {"{\"type\":\"gt\",\"key\":\"year\",\"value\":2023.5}", false},
-        {"{\"type\":\"gte\",\"key\":\"author.age\",\"value\":40}", true},
-        {"{\"type\":\"lt\",\"key\":\"year\",\"value\":0}", true},
-        {"{\"type\":\"lte\",\"key\":\"lang\",\"value\":\"e\"}", false},
-        {"{\"type\":\"in\",\"key\":\"lang\",\"value\":[\"fr\",\"de\",7]}", true},
-        {"{\"type\":\"nin\",\"key\":\"lang\",\"value\":[\"en\",\"de\"]}", true},
-        {"{\"type\":\"eq\",\"key\":\"ok\",\"value\":true}", true},
-        {"{\"type\":\"eq\",\"key\":\"author.name\",\"value\":\"Ada\"}", true},
-        {"{\"type\":\"ne\",\"key\":\"author.name\",\"value\":\"Ada\"}", true},
-        {"{\"type\":\"eq\",\"key\":\"odd key\",\"value\":1}", true},
-        {"{\"type\":\"eq\",\"key\":\"a\\\"b\",\"value\":1}", false},
-        {"{\"type\":\"and\",\"filters\":[{\"type\":\"eq\",\"key\":\"year\",\"value\":2024},"
-         "{\"type\":\"lt\",\"key\":\"lang\",\"value\":\"x\"}]}",
-         false},
-        {"{\"type\":\"or\",\"filters\":[{\"type\":\"eq\",\"key\":\"lang\",\"value\":\"de\"},"
-         "{\"type\":\"lt\",\"key\":\"lang\",\"value\":\"x\"}]}",
-         false},
-        {"{\"type\":\"and\",\"filters\":[{\"type\":\"ne\",\"key\":\"lang\",\"value\":\"de\"},{\"type\":\"or\","
-         "\"filters\":[{\"type\":\"eq\",\"key\":\"ok\",\"value\":true},{\"type\":\"gt\",\"key\":\"author.age\","
-         "\"value\":1}]}]}",
-         true},
-    };
-    size_t n = sizeof metadata / sizeof *metadata;
-    for (size_t i = 0; i < n; i++)
-        put_described(w, (int64_t)i, metadata[i]);
-    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
-        check_filter(w, metadata, n, filters[i].text, filters[i].exact);
-}
-
-static suspends void describing_changes_what_filters_see(struct world *w)
-{
-    static const char *const before[] = {"{\"a\":1,\"b\":2}"}, *const after[] = {"{\"a\":5}"};
-    static const char a[] = "{\"type\":\"eq\",\"key\":\"a\",\"value\":5}",
-                      b[] = "{\"type\":\"eq\",\"key\":\"b\",\"value\":2}";
-    put_described(w, 0, before[0]);
-    check_filter(w, before, 1, a, true);
-    check_filter(w, before, 1, b, true);
-    struct vector_document d = {.no = 0, .content_version = 1, .metadata = str_of(after[0]), .tags = STR("[]")};
-    ok(w, VECTORS_CALL(w->v, describe, &w->s, &d, &w->e));
-    check_filter(w, after, 1, a, true);
-    check_filter(w, after, 1, b, true);
-    d.no = 7; /* of which there is nothing */
-    ok(w, VECTORS_CALL(w->v, describe, &w->s, &d, &w->e));
-}
-
 /* ---- a server that does not do what it should ---- */
 
 static suspends void it_tries_again_and_gives_up(struct world *w)
@@ -535,19 +435,20 @@ static suspends void nobody_there(struct world *w)
     fails(w, ERR_NOT_READY, put(w, 1, 1, 1));
 }
 
-#define TESTS(X)                                     \
-    X(it_finds_what_was_put)                         \
-    X(a_document_is_replaced_and_removed_as_a_whole) \
-    X(collections_and_generations_are_apart)         \
-    X(a_list_goes_over_many_pages)                   \
-    X(the_best_of_each_document)                     \
-    X(filters_mean_what_they_mean_elsewhere)         \
-    X(describing_changes_what_filters_see)           \
-    X(an_alias_leads_to_what_is_searched)            \
-    X(an_alias_does_not_hide_a_collection)           \
-    X(without_settings_there_is_one_shard)           \
-    X(it_tries_again_and_gives_up)                   \
-    X(a_collection_that_vanishes_is_made_again)      \
+#define TESTS(X)                                        \
+    X(it_finds_what_was_put)                            \
+    X(a_document_is_replaced_and_removed_as_a_whole)    \
+    X(collections_and_generations_are_apart)            \
+    X(a_list_goes_over_many_pages)                      \
+    X(the_best_of_each_document)                        \
+    X(filters_mean_what_they_mean_elsewhere)            \
+    X(documents_stand_for_a_filter_that_cannot_be_said) \
+    X(describing_changes_what_filters_see)              \
+    X(an_alias_leads_to_what_is_searched)               \
+    X(an_alias_does_not_hide_a_collection)              \
+    X(without_settings_there_is_one_shard)              \
+    X(it_tries_again_and_gives_up)                      \
+    X(a_collection_that_vanishes_is_made_again)         \
     X(another_kind_of_collection_is_refused)
 
 #define X(fn)                         \

@@ -100,18 +100,15 @@ suspends static int search_part(struct near_part *x, struct err *e)
     struct vectors *v = s->b->vectors;
     const struct vector_space space = {
         .collection = x->p->c.id, .collection_no = x->p->c.no, .generation = x->p->c.generation, .dim = x->p->c.dim};
-    struct vector_query q = {.v = x->n->v,
-                             .k = (int)x->n->k,
-                             .by_document = s->q->group_by_document,
-                             .filter = v->ops->filters ? s->q->filter : NULL};
-    if (!v->ops->filters) {
-        if (search_match(s, x->p, e))
-            return -1;
-        q.allowed = x->p->allowed;
-        q.n_allowed = x->p->n_allowed;
-        if (q.allowed && !q.n_allowed)
-            return 0;
-    }
+    struct vector_query q = {
+        .v = x->n->v, .k = (int)x->n->k, .by_document = s->q->group_by_document, .filter = s->q->filter};
+    bool says = q.filter && v->ops->says && v->ops->says(q.filter);
+    if (!says && search_match(s, x->p, e))
+        return -1;
+    q.allowed = x->p->allowed;
+    q.n_allowed = x->p->n_allowed;
+    if (q.allowed && !q.n_allowed)
+        return 0;
     for (int again = 0;; again++) {
         struct vector_hit *h;
         size_t n;

@@ -60,3 +60,5 @@ suspends must_use int qdrant_stray(struct vectors *, const struct vector_space *
  * say it (text has no order there; a number in an array is in the range when any element is). False, and nothing is
  * added, when it would let through everything. */
 bool qdrant_filter(struct buf *out, const struct filter *f);
+/* The verb says of vector.h: nothing of it is left out. */
+bool qdrant_says(const struct filter *f);

@@ -1,5 +1,5 @@
 /* From the filters of worker/store/filter.h to Qdrant's. A condition that cannot be said is left out: the caller looks
- * at every hit again. */
+ * at every hit again. How much that would cost is known from qdrant_says() before. */
 #include "worker/vector/qdrant.h"
 
 static const char *const ranges[] = {
@@ -114,4 +114,14 @@ bool qdrant_filter(struct buf *out, const struct filter *f)
     case FILTER_OR: return add_group(out, f);
     default: return add_range(out, f);
     }
+}
+
+bool qdrant_says(const struct filter *f)
+{
+    struct buf scratch = {0};
+    bool group = f->op == FILTER_AND || f->op == FILTER_OR, said = group || qdrant_filter(&scratch, f);
+    for (size_t i = 0; group && said && i < f->n; i++)
+        said = qdrant_says(f->child[i]);
+    buf_fini(&scratch);
+    return said;
 }

@@ -42,7 +42,7 @@ struct vector_query {
     bool by_document;       /* the best chunk of each of k documents */
     const int64_t *allowed; /* numbers of the documents that may be found, ascending; NULL: all */
     size_t n_allowed;
-    const struct filter *filter; /* the same as a condition, for products with `filters`; NULL: none */
+    const struct filter *filter; /* the same as a condition, for products with `says`; NULL: none */
 };
 struct vector_hit {
     int64_t no; /* chunk: document's no << 20 | ordinal */
@@ -57,7 +57,9 @@ struct vector_entry { /* what the index holds of a document: for fsck */
 
 struct vector_ops {
     const char *name;
-    bool filters; /* narrows by `filter` as far as it can say it, and needs no `allowed`: the caller looks again */
+    /* Whether it narrows by this filter, to what matches and hardly more, and needs no `allowed`: the caller looks again.
+     * NULL: by none. */
+    bool (*says)(const struct filter *);
     /* Replaces all points of the document, durably. The space is made when it is not there. Idempotent. */
     suspends int (*put)(struct vectors *, const struct vector_space *, const struct vector_document *, struct err *);
     /* Removes all points of documents; what is not there is no error. */

@@ -17,7 +17,15 @@
 #include "worker/vector/qdrant.h"
 #include <stdlib.h>
 
-enum { BATCH = 256, BATCH_BYTES = 8 << 20, NUMBERS_MAX = 1000, PAGE = 1000, TURNS_MAX = 16, FLOATS_A_TURN = 4096 };
+enum {
+    BATCH = 256,
+    BATCH_BYTES = 8 << 20,
+    NUMBERS_MAX = 1000,
+    PAGE = 1000,
+    TURNS_MAX = 16,
+    ALLOWED_MAX = 10000,
+    FLOATS_A_TURN = 4096
+};
 
 static suspends int qdrant_put(struct vectors *, const struct vector_space *, const struct vector_document *,
                                struct err *);
@@ -35,7 +43,7 @@ static void qdrant_free(struct vectors *);
 
 static const struct vector_ops qdrant_ops = {
     .name = "qdrant",
-    .filters = true,
+    .says = qdrant_says,
     .put = qdrant_put,
     .remove = qdrant_remove,
     .describe = qdrant_describe,
@@ -304,12 +312,15 @@ static void query_body(struct buf *b, const struct vector_space *s, const struct
     buf_printf(b, "],\"using\":\"dense\",\"limit\":%d,\"with_vector\":false,", limit);
     buf_lit(b, "\"with_payload\":[\"document_no\",\"version\",\"ordinal\"],\"filter\":{\"must\":[");
     of_collection(b, s);
-    if (q->allowed)
+    /* A filter that can be said in part only is a list of documents, unless that is too long. */
+    if (q->allowed && !(q->filter && (q->n_allowed > ALLOWED_MAX || qdrant_says(q->filter)))) {
         of_documents(b, q->allowed, q->n_allowed);
-    size_t before = b->n;
-    buf_ch(b, ',');
-    if (!q->filter || !qdrant_filter(b, q->filter))
-        b->n = before;
+    } else if (q->filter) {
+        size_t before = b->n;
+        buf_ch(b, ',');
+        if (!qdrant_filter(b, q->filter))
+            b->n = before;
+    }
     buf_ch(b, ']');
     for (size_t i = 0; i < n_but; i++) {
         buf_str(b, i ? STR(",") : STR(",\"must_not\":[{\"key\":\"document_no\",\"match\":{\"any\":["));
