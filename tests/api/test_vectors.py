@@ -156,7 +156,7 @@ def test_a_long_document_hides_no_others(indexed):
 
 
 def test_a_filter_finds_all_however_far(indexed):
-    """Also where the index cannot say it and more than it is asked for at once are nearer."""
+    """Also where the index cannot say it and more than it is asked for at once are nearer; and what there is is counted."""
     with Ragd(indexed) as ragd:
         api = Api(ragd)
         c = api.collection()
@@ -173,6 +173,12 @@ def test_a_filter_finds_all_however_far(indexed):
                 result = api.search("kettle", c, mode=mode, filter=chosen, min_score=-1, top_k=10)
                 assert sorted(h["metadata"]["n"] for h in result["hits"]) == list(range(12, 17)), (mode, chosen)
                 assert result["truncated"] is False and result["total_estimate"] == 5 and result["degraded"] == []
+        most, few = {"type": "gt", "key": "s", "value": "z01"}, {"type": "lt", "key": "n", "value": 3}
+        for chosen, total, grouped in ((None, 1205, 17), (most, 1005, 15), (few, 300, 3)):
+            result = api.search("kettle", c, mode="vector", filter=chosen, top_k=3)
+            assert len(result["hits"]) == 3 and result["total_estimate"] == total and result["truncated"] is False
+            result = api.search("kettle", c, mode="vector", filter=chosen, top_k=3, group_by="document", min_score=-1)
+            assert len({h["document_id"] for h in result["hits"]}) == 3 and result["total_estimate"] == grouped
 
 
 def test_vectors_of_clients_are_for_their_document_alone(settings, model):

@@ -26,6 +26,7 @@ struct near_part {
     struct search_part *p;
     struct ranked *r;
     size_t found;
+    int64_t total;
     bool full; /* the index gave as much as it is asked for at most: there may be more */
     bool lost; /* it has nothing of a collection that has chunks */
     struct err e;
@@ -94,6 +95,25 @@ suspends static int keep_live(struct near_part *x, struct vector_hit *h, size_t 
     return 0;
 }
 
+/* How long the list would be, for every vector is somewhat near. Where the index has not given everything, as many as the
+ * store has chunks, although some may be without a vector. */
+suspends static int count_all(struct near_part *x, bool all, struct err *e)
+{
+    struct search_part *p = x->p;
+    bool by_document = x->n->s->q->group_by_document;
+    x->total = (int64_t)x->found;
+    if (all)
+        return 0;
+    if (search_match(x->n->s, p, e))
+        return -1;
+    int64_t more = by_document ? p->c.documents - p->c.failed : p->c.chunks;
+    if (p->matched)
+        more = by_document ? (int64_t)p->n_allowed : p->chunks;
+    if (x->total < more)
+        x->total = more;
+    return 0;
+}
+
 suspends static int search_part(struct near_part *x, struct err *e)
 {
     struct search *s = x->n->s;
@@ -117,7 +137,7 @@ suspends static int search_part(struct near_part *x, struct err *e)
         x->full = n >= K_MAX;
         x->lost = n == 0 && !s->q->filter;
         if (again || x->found >= x->n->k || x->found == n || n < (size_t)q.k)
-            return 0;
+            return count_all(x, n < (size_t)q.k, e);
         q.k = K_MAX; /* ghosts have taken the places of others */
     }
 }
@@ -157,6 +177,7 @@ static void merge(struct search *s, const struct near_part *x, size_t parts, siz
     struct ranking r = {0};
     for (size_t i = 0; i < parts; i++) {
         r.n += x[i].found;
+        r.total += x[i].total;
         r.truncated |= x[i].full;
     }
     r.r = arena_alloc(s->a, (r.n + 1) * sizeof *r.r);
@@ -169,7 +190,6 @@ static void merge(struct search *s, const struct near_part *x, size_t parts, siz
         r.n = k;
     for (size_t i = 0; i < r.n; i++)
         r.r[i].vector = (int)i + 1;
-    r.total = (int64_t)r.n;
     *out = r;
 }
 
