@@ -133,6 +133,25 @@ def test_pages_are_cuts_of_one_list(settings):
             assert page(mode, 3, 0)[1] > 3, mode  # there is more
 
 
+def test_what_has_no_weight_finds_nothing(settings):
+    with Ragd(settings) as ragd:
+        api = Api(ragd)
+        c = api.collection()
+        kettle = api.ready(c, "Descale the kettle with citric acid.")
+        for i in range(12):
+            api.ready(c, f"Green tea number {i} wants water of 80 degrees.")
+
+        def found(lexical, vector):
+            return api.search("kettle", c, mode="hybrid", weights={"lexical": lexical, "vector": vector}, top_k=10)
+
+        words = found(1, 0)
+        assert [h["document_id"] for h in words["hits"]] == [kettle["id"]] and words["hits"][0]["score"] == 1
+        assert words["total_estimate"] == 1 and words["degraded"] == []
+        for weights in ((0, 1), (1, 1), (1, 0.001)):
+            hits = found(*weights)["hits"]
+            assert len(hits) > 1 and hits[0]["document_id"] == kettle["id"], weights
+
+
 def test_a_long_document_hides_no_others(indexed):
     with Ragd(indexed) as ragd:
         api = Api(ragd)

@@ -19,7 +19,8 @@ static inline suspends void put_described(struct world *w, int64_t no, const cha
 }
 
 /* What a filter lets through holds all that match, and where `exact` nothing else. */
-static inline suspends void check_filter(struct world *w, const char *const *metadata, size_t n, const char *text, bool exact)
+static inline suspends void check_filter(struct world *w, const char *const *metadata, size_t n, const char *text,
+                                         bool exact)
 {
     struct filter *f;
     struct vector_hit *hit;

@@ -52,7 +52,16 @@ static void words_and_meanings_are_fused(struct world *w)
     must(w, memmem(r.hit[1].explain.p, r.hit[1].explain.n, "\"lexical\":null", 14));
     q.weights.vector = 1; /* and nothing for words */
     r = search(w, &q);
-    must(w, fabs(r.hit[0].score - 1) < 1e-12);
+    must(w, fabs(r.hit[0].score - 1) < 1e-12 && r.hit[0].lexical == 0);
+    same(w, r.total, 3);
+    q.weights.vector = 0;
+    q.weights.lexical = 1; /* and the other way round: what has no word of the query is no hit */
+    r = search(w, &q);
+    FINDS(w, &r, "car wash");
+    must(w, fabs(r.hit[0].score - 1) < 1e-12 && r.hit[0].vector == 0 && r.degraded == 0 && r.generation == 0);
+    same(w, r.total, 1);
+    q.query = STR("vehicle");
+    same(w, search(w, &q).n, 0);
     q = (struct retrieve_query){.query = STR("car"), .top_k = 3, .min_score = 0.6};
     r = search(w, &q);
     FINDS(w, &r, "car wash");
@@ -185,6 +194,11 @@ static void without_an_embedder_answers_are_lexical(struct world *w)
     r = search(w, &q);
     FINDS(w, &r, "car wash");
     same(w, r.degraded, RETRIEVE_NO_EMBEDDER);
+    q.weights.vector = 1; /* words have none, but there is nothing else */
+    r = search(w, &q);
+    FINDS(w, &r, "car wash");
+    same(w, r.degraded, RETRIEVE_NO_EMBEDDER);
+    q.weights.vector = 0;
     q.mode = RETRIEVE_vector;
     fails(w, ERR_NOT_READY, retrieve(&w->b, &w->a, &q, &r, &w->e));
     q.mode = RETRIEVE_hybrid;

@@ -251,17 +251,28 @@ suspends static int by_both(struct search *s, struct ranking *out, struct retrie
     for (size_t i = 0; i < s->n_parts; i++)
         if (s->part[i].c.chunks && search_match(s, &s->part[i], e))
             return -1;
-    /* The vector arm first: it soon waits, while a store may answer at once. */
-    struct fiber_task tasks[] = {{.fn = vector_arm, .arg = &vector}, {.fn = lexical_arm, .arg = &lexical}};
-    if (fiber_all(tasks, 2)) {
+    bool given = q->weights.lexical > 0 || q->weights.vector > 0;
+    double words = given ? q->weights.lexical : 1, near = given ? q->weights.vector : 1;
+    /* The vector arm first: it soon waits, while a store may answer at once. One without a weight has nothing to say. */
+    struct fiber_task tasks[2];
+    size_t n = 0;
+    if (near > 0)
+        tasks[n++] = (struct fiber_task){.fn = vector_arm, .arg = &vector};
+    if (words > 0)
+        tasks[n++] = (struct fiber_task){.fn = lexical_arm, .arg = &lexical};
+    if (fiber_all(tasks, n)) {
         *e = lexical.e;
         return -1;
     }
     if (fiber_check())
         return err_set(e, fiber_check() == -ETIMEDOUT ? ERR_DEADLINE : ERR_CANCELED, "the search was cut short");
-    bool given = q->weights.lexical > 0 || q->weights.vector > 0;
-    fuse(s->a, &lexical.found, &vector.found, given ? q->weights.lexical : 1, given ? q->weights.vector : 1,
-         (size_t)s->cfg->search_vector_candidates, q->group_by_document, out);
+    if (words <= 0 && vector.told.degraded && !vector.found.n) { /* better than nothing */
+        words = 1;
+        if (lexical_rank(s, lexical.k, 0, &lexical.found, e))
+            return -1;
+    }
+    fuse(s->a, &lexical.found, &vector.found, words, near, (size_t)s->cfg->search_vector_candidates,
+         q->group_by_document, out);
     narrow(s, out);
     r->degraded = vector.told.degraded;
     r->generation = vector.told.generation;

@@ -30,7 +30,7 @@ struct retrieve_query {
     double min_score; /* of the score of the mode */
     struct {
         double lexical, vector;
-    } weights;         /* of the arms in mode hybrid; both 0: equal */
+    } weights;         /* of the arms in mode hybrid, which finds nothing by one of 0; both 0: equal */
     int before, after; /* neighbouring chunks to show */
     bool highlight, explain, group_by_document;
 };
