@@ -3,6 +3,7 @@
 import hashlib
 import os
 
+import pdf
 import pytest
 
 from apitest import NO_ID, pages
@@ -327,6 +328,26 @@ def test_bad_files_are_quarantined_with_a_reason(api, collection):
     api.problem(api.get(f"/api/v1/documents/{document['id']}/text"), 409, "conflict")
     assert api.get(api.path(collection)).json()["counts"]["failed"] == 1
     assert [d["id"] for d in api.get(api.path(collection, "/documents?status=failed")).json()["data"]] == [document["id"]]
+
+
+def test_what_is_there_stays_when_an_update_fails(api, collection):
+    by_id = api.path(collection, "/documents/by-external-id/x")
+    document = api.settled(api.put(by_id, json={"text": "the anemometer is on the roof"}).json()["document"])
+    text = api.get(f"/api/v1/documents/{document['id']}/text").text
+    for broken in (pdf.encrypted(), pdf.scanned()[:300]):
+        response = api.put(by_id, files={"file": ("a.pdf", broken, "application/pdf")})
+        assert response.status_code == 200
+        failed = api.settled(response.json()["document"])
+        assert failed["status"] == "failed" and failed["last_error"]["message"] and failed["chunks"] == 1
+        assert api.get(f"/api/v1/documents/{document['id']}/content").content == broken
+        assert api.get(f"/api/v1/documents/{document['id']}/text").text == text
+        chunks = api.get(f"/api/v1/documents/{document['id']}/chunks").json()["data"]
+        assert [chunk["text"] for chunk in chunks] == [text]
+        hits = api.search("anemometer", collection)["hits"]
+        assert [hit["chunk_id"] for hit in hits] == [chunks[0]["id"]]
+    ready = api.settled(api.put(by_id, json={"text": "the barometer is in the hall"}).json()["document"])
+    assert ready["status"] == "ready" and ready["last_error"] is None and ready["versions"] == 4
+    assert not api.search("anemometer", collection)["hits"] and api.search("barometer", collection)["hits"]
 
 
 def test_blank_text_fails_as_empty(api, collection):

@@ -1,8 +1,12 @@
 """Documents that are named by a URL: an ingest job fetches them, from public addresses only (and from 127.0.0.1 here, which
 the settings of these tests permit)."""
 
+import threading
+
+import pdf
 import pytest
 
+from ragdtest import wait_for
 from receiver import Handler, Server
 
 PAGE = b"<html><head><title>Ferries</title></head><body><h1>Ferries</h1><p>The ferry to Rorschach leaves at nine.</p></body></html>"
@@ -36,6 +40,13 @@ class Site(Handler):
             self.end_headers()
             self.wfile.write(b"only this")
             self.close_connection = True
+        elif path == "/slow":
+            self.server.gate.wait(20)
+            self.answer(200, b"slow words", Content_Type="text/plain")
+        elif path == "/gone":  # after the first time
+            self.answer(200 if seen.count(self.path) == 1 else 404, PAGE, Content_Type="text/html; charset=utf-8")
+        elif path == "/unreadable":
+            self.answer(200, pdf.encrypted(), Content_Type="application/pdf")
         elif path == "/counter":
             self.answer(200, b"this is visit number %d" % seen.count(self.path), Content_Type="text/plain")
         else:
@@ -45,7 +56,7 @@ class Site(Handler):
 @pytest.fixture(scope="module")
 def site():
     with Server(Site) as site:
-        site.server.seen = []
+        site.server.seen, site.server.gate = [], threading.Event()
         yield site
 
 
@@ -118,6 +129,89 @@ def test_put_fetches_again(api, collection, site):
     again = api.settled(api.put(path, json={"url": url}).json()["document"])
     assert again["id"] == first["id"] and again["status"] == "ready"
     assert api.get(f"/api/v1/documents/{again['id']}/content").content == b"this is visit number 2"
+
+
+def is_found(api, collection, document):
+    hits = api.search("ferry Rorschach", collection)["hits"]
+    assert [hit["document_id"] for hit in hits] == [document["id"]]
+    assert "Rorschach leaves at nine" in api.get(f"/api/v1/documents/{document['id']}/text").text
+    assert len(api.get(f"/api/v1/documents/{document['id']}/chunks").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/gone", "/nothing", "/empty"])
+def test_what_is_there_stays_when_another_fetch_fails(api, collection, site, path):
+    by_id = api.path(collection, "/documents/by-external-id/u")
+    url = site.url + f"{path}?{collection['id']}"
+    first = site.url + "/ferries.html" if path != "/gone" else url
+    document = api.settled(api.put(by_id, json={"url": first}).json()["document"])
+    is_found(api, collection, document)
+    versions = document["versions"]
+    response = api.put(by_id, json={"url": url, "title": "Other"})
+    assert response.status_code == 200 and response.json()["job"]
+    document = api.settled(response.json()["document"])
+    assert (document["status"], document["last_error"]["stage"]) == ("failed", "fetch")
+    assert (document["mime"], document["bytes"], document["versions"]) == ("text/html", len(PAGE), versions)
+    is_found(api, collection, document)
+    content = api.get(f"/api/v1/documents/{document['id']}/content")
+    assert content.content == PAGE and content.headers["Content-Type"] == "text/html"
+
+    # a retry asks the URL again, and reprocessing goes back to what is there
+    assert api.job_over(api.post(f"/api/v1/jobs/{document['job_id']}/retry").json())["error"]["stage"] == "fetch"
+    response = api.post(f"/api/v1/documents/{document['id']}/reprocess", json={})
+    assert api.job_over(response.json())["status"] == "succeeded"
+    document = api.document(document)
+    assert (document["status"], document["last_error"], document["versions"]) == ("ready", None, versions)
+    is_found(api, collection, document)
+
+
+def test_a_fetched_content_that_cannot_be_read(api, collection, site):
+    by_id = api.path(collection, "/documents/by-external-id/u")
+    document = api.settled(api.put(by_id, json={"url": site.url + "/ferries.html"}).json()["document"])
+    again = api.settled(api.put(by_id, json={"url": site.url + "/unreadable"}).json()["document"])
+    assert (again["status"], again["last_error"]["code"]) == ("failed", "encrypted")
+    assert again["versions"] == document["versions"] + 1
+    is_found(api, collection, document)
+
+
+def test_the_same_content_once_more_is_no_version(api, collection, site):
+    by_id = api.path(collection, "/documents/by-external-id/u")
+    document = api.settled(api.put(by_id, json={"url": site.url + "/ferries.html"}).json()["document"])
+    for url in ("/ferries.html", "/moved"):
+        response = api.put(by_id, json={"url": site.url + url, "tags": [url]})
+        assert response.status_code == 200 and response.json()["job"]["id"] != document["job_id"]
+        again = api.settled(response.json()["document"])
+        assert (again["status"], again["versions"], again["tags"]) == ("ready", document["versions"], [url])
+        is_found(api, collection, again)
+
+
+def test_a_url_takes_the_place_of_a_text(api, collection, site):
+    by_id = api.path(collection, "/documents/by-external-id/u")
+    document = api.settled(api.put(by_id, json={"text": "words of a lighthouse"}).json()["document"])
+    again = api.settled(api.put(by_id, json={"url": site.url + "/ferries.html"}).json()["document"])
+    assert (again["id"], again["status"], again["mime"], again["versions"]) == (document["id"], "ready", "text/html", 2)
+    is_found(api, collection, again)
+    assert not api.search("lighthouse", collection)["hits"]
+
+
+@pytest.mark.parametrize("newer", [{"url": "/ferries.html"}, {"text": PAGE.decode(), "mime": "text/html"}], ids=["url", "text"])
+def test_a_slow_fetch_replaces_nothing_newer(api, collection, site, newer):
+    by_id = api.path(collection, "/documents/by-external-id/u")
+    slow = f"/slow?{collection['id']}"
+    site.server.gate.clear()
+    document = api.settled(api.put(by_id, json={"text": "first"}).json()["document"])
+    job = api.put(by_id, json={"url": site.url + slow}).json()["job"]
+    wait_for(lambda: slow in site.server.seen, "the fetch")
+    newer = {**newer, "url": site.url + newer["url"]} if "url" in newer else newer
+    assert api.put(by_id, json=newer).status_code == 200
+    if "url" in newer:
+        is_found(api, collection, api.settled(document))
+    site.server.gate.set()
+    ended = api.job_over(job)
+    document = api.settled(document)
+    assert (document["status"], document["mime"], document["versions"]) == ("ready", "text/html", 2)
+    is_found(api, collection, document)
+    if "url" in newer:
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "superseded")
 
 
 def test_an_import_may_name_urls(api, collection, site):

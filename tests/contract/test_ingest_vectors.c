@@ -2,6 +2,7 @@
  * the index is away, the model is another one, or the worker is killed between two steps. */
 #include "tests/contract/doubles.h"
 #include "tests/contract/ingesting.h"
+#include "worker/core/fsck.h"
 #include "worker/core/outbox.h"
 #include <signal.h>
 #include <sys/wait.h>
@@ -113,6 +114,31 @@ static void become_ready(struct world *w)
     same(w, points_of(w, &vectors, &c, 1, &e), 0);
     same(w, points_of(w, &vectors, &c, 1, &d), 4);
     stop(w, r);
+    doors_close(&vectors);
+}
+
+/* The vectors of what is indexed stay, and fsck finds nothing wrong with that. */
+static void updates_that_fail(struct world *w)
+{
+    struct fsck_counts counts;
+    open_doubles(w);
+    struct store_collection c = sections(w);
+    struct store_document d = put_report(w, &c, report_with(w, -1, ""));
+    struct job_runner *r = start_ingest(w);
+    wait_for_job(w, &d.job, JOB_succeeded);
+    c = collection_of(w, &c.id);
+    d = put_report(w, &c, STR("\x89PNG\r\n\x1a\n and nothing that can be read"));
+    wait_for_job(w, &d.job, JOB_failed);
+    stop(w, r);
+    drain(w);
+    d = document_of(w, &d.id);
+    must(w, d.state == DOCUMENT_failed && d.error_code.n);
+    same(w, d.content_version, 2);
+    same(w, d.indexed_version, 1);
+    same(w, d.chunks, 4);
+    same(w, points_of(w, &vectors, &c, 1, &d), 4);
+    ok(w, fsck(&w->b, false, &counts, NULL, &w->e));
+    same(w, counts.missing + counts.orphans + counts.mismatched, 0);
     doors_close(&vectors);
 }
 
@@ -544,6 +570,7 @@ int main(int argc, char **argv)
         return child_main(argv);
     struct contract_test tests[] = {
         TEST(become_ready),
+        TEST(updates_that_fail),
         TEST(wait_for_what_is_away),
         TEST(refuse_another_model),
         TEST(late_entries_do_no_harm),

@@ -262,100 +262,6 @@ static void reprocess(struct world *w)
     fails(w, ERR_CONFLICT, GET(w, job_retry, &a.job, &out));
 }
 
-static void put_content(struct world *w, const struct store_collection *c, const char *text, struct store_document *out,
-                        struct store_job *job)
-{
-    struct store_document_new in = new_document(c, text);
-    enum store_created what;
-    in.by_external_id = true;
-    in.external_id = STR("x");
-    ok(w, GET(w, document_create, &in, out, &what, job));
-}
-
-/* The content changes while its job runs: that try comes to nothing, and the new content is indexed. */
-static void content_changes_meanwhile(struct world *w)
-{
-    struct store_collection c = a_collection(w, "c");
-    struct store_document d;
-    struct store_job job, second, j;
-    struct store_index_commit in = {.content_version = 1};
-    put_content(w, &c, "first", &d, &job);
-    j = lease(w, &me);
-    put_content(w, &c, "second", &d, &second);
-    same_id(w, second.id, job.id); /* the job under way serves it */
-    fails(w, ERR_CONFLICT, DO(w, job_commit_index, &j.id, &me, &in));
-    same(w, job_of(w, &j.id).state, JOB_queued);
-    same(w, document_of(w, &d.id).state, DOCUMENT_queued);
-    j = lease(w, &me);
-    put_content(w, &c, "third", &d, &second);
-    /* a failure of what is no longer there is nobody's failure */
-    ok(w, DO(w, job_finish, &j.id, &me, JOB_failed, STR("bad"), STR("parsing"), STR("m"), 0));
-    same(w, document_of(w, &d.id).state, DOCUMENT_queued);
-    j = lease(w, &me);
-    in.content_version = 3;
-    ok(w, DO(w, job_commit_index, &j.id, &me, &in));
-    d = document_of(w, &d.id);
-    same(w, d.state, DOCUMENT_ready);
-    same(w, d.content_version, 3);
-}
-
-/* A job that was asked to stop leaves a document with new content to the job of that content. */
-static void a_cancelled_job_has_a_successor(struct world *w)
-{
-    struct store_collection c = a_collection(w, "c");
-    struct store_document d;
-    struct store_job job, second, j, out;
-    size_t found;
-    bool cancel;
-    put_content(w, &c, "first", &d, &job);
-    j = lease(w, &me);
-    ok(w, GET(w, job_cancel, &j.id, &out));
-    put_content(w, &c, "second", &d, &second);
-    must(w, !uuid_eq(&second.id, &j.id));
-    ok(w, DO(w, job_renew, &j.id, &me, 60 * SECOND, DOCUMENT_chunking, STR("x"), 1, 2, &cancel));
-    same(w, document_of(w, &d.id).state, DOCUMENT_queued);
-    index_document(w, &d.id, (const char *[]){"second"}, 1);
-    ok(w, DO(w, job_finish, &j.id, &me, JOB_cancelled, STR("cancelled"), STR(""), STR(""), 0));
-    same(w, document_of(w, &d.id).state, DOCUMENT_ready);
-    same(w, document_of(w, &d.id).chunks, 1);
-
-    /* the same when its worker has died */
-    put_content(w, &c, "third", &d, &job);
-    ok(w, GET(w, job_lease, &me, 1000, 1, &j, &found));
-    must(w, found);
-    ok(w, GET(w, job_cancel, &j.id, &out));
-    put_content(w, &c, "fourth", &d, &second);
-    index_document(w, &d.id, (const char *[]){"fourth"}, 1);
-    for (struct store_job now = j; now.state == JOB_running; now = job_of(w, &j.id)) {
-        ok(w, GET(w, job_lease, &you, SECOND, 1, &out, &found));
-        must(w, !found && clock_wall_us() < j.lease_expires_us + 10 * SECOND);
-    }
-    same(w, job_of(w, &j.id).state, JOB_cancelled);
-    same(w, document_of(w, &d.id).state, DOCUMENT_ready);
-}
-
-/* When the new content fails, the old one is not found in its place. */
-static void stale_chunks_go(struct world *w)
-{
-    struct store_collection c = a_collection(w, "c");
-    struct store_document d;
-    struct store_job job, j;
-    struct store_candidates hits;
-    struct str word = STR("word");
-    put_content(w, &c, "first", &d, &job);
-    index_document(w, &d.id, (const char *[]){"word"}, 1);
-    put_content(w, &c, "second", &d, &job);
-    ok(w, GET(w, search_candidates, &c, &word, NULL, 1, 10, &hits));
-    same(w, hits.n, 1);
-    j = lease(w, &me);
-    ok(w, DO(w, job_finish, &j.id, &me, JOB_failed, STR("bad"), STR("parsing"), STR("m"), 0));
-    ok(w, GET(w, search_candidates, &c, &word, NULL, 1, 10, &hits));
-    same(w, hits.n, 0);
-    same(w, document_of(w, &d.id).chunks, 0);
-    same(w, collection_of(w, &c.id).chunks, 0);
-    same(w, collection_of(w, &c.id).tokens, 0);
-}
-
 static void commit(struct world *w)
 {
     struct store_collection c = a_collection(w, "c");
@@ -584,9 +490,6 @@ int main(int argc, char **argv)
         TEST(failure_and_retry),
         TEST(cancellation),
         TEST(reprocess),
-        TEST(content_changes_meanwhile),
-        TEST(a_cancelled_job_has_a_successor),
-        TEST(stale_chunks_go),
         TEST(commit),
         TEST(lists_and_counts),
         TEST(idempotency),

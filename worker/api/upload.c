@@ -1,6 +1,5 @@
 #include "worker/api/upload.h"
 #include "worker/core/extract.h"
-#include "worker/core/fetch.h"
 #include "worker/core/given.h"
 #include <assert.h>
 #include <stdio.h>
@@ -138,7 +137,7 @@ static int from_url(struct arena *a, struct upload *u, struct err *e)
         u->doc.external_id = arena_printf(a, "url:sha256:%.*s", SHA256_TEXT_LEN, hex);
     }
     u->text = u->url;
-    u->doc.mime = STR(FETCH_MIME);
+    u->doc.mime = STR(STORE_URL_MIME);
     u->doc.bytes = (int64_t)u->url.n;
     return 0;
 }
@@ -360,7 +359,7 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
     void *scratch = u->spool && u->spool->fd >= 0 ? arena_alloc(a, STORE_PART) : NULL;
     int failed = -1;
     assert(u->doc.bytes > 0);
-    if (!u->url.p && str_eq(u->doc.mime, STR(FETCH_MIME)))
+    if (!u->url.p && str_eq(u->doc.mime, STR(STORE_URL_MIME)))
         return err_at(e, "/mime", "This media type is reserved; name a document by 'url'");
     if (!u->policy_given)
         u->doc.on_duplicate = u->doc.by_external_id ? DUP_LINK : DUP_SKIP;

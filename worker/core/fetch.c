@@ -3,12 +3,19 @@
 #include "worker/core/extract.h"
 #include "worker/io/crypto.h"
 #include "worker/io/httpc.h"
+#include "worker/io/json.h"
 
 enum { REDIRECTS_MAX = 5, FILENAME_MAX_BYTES = 255 };
 
-bool fetch_due(const struct store_document *d)
+/* Its content is the URL. */
+static bool never_fetched(const struct store_document *d)
 {
-    return str_eq(d->mime, STR(FETCH_MIME)) && d->external_id.n;
+    return str_eq(d->mime, STR(STORE_URL_MIME)) && d->external_id.n;
+}
+
+bool fetch_due(const struct job_context *ctx, const struct store_document *d)
+{
+    return never_fetched(d) || !str_eq(ctx->job->payload, STR("{}"));
 }
 
 static int permanent(struct job_context *ctx, const char *code)
@@ -42,6 +49,18 @@ static int refused(struct job_context *ctx, int status, struct err *e)
     return passing ? -1 : permanent(ctx, "fetch_refused");
 }
 
+static suspends int url_of(struct job_context *ctx, const struct store_document *d, struct str *url, struct err *e)
+{
+    json_t *payload;
+    if (never_fetched(d))
+        return STORE_CALL(ctx->store, file_get_part, ctx->arena, &d->sha256, 0, url, e);
+    const struct json_member member = {"url", JSON_STR, true, false, 1, INT64_MAX, url, NULL};
+    if (json_parse_object(ctx->arena, ctx->job->payload, (int)ctx->cfg->limits_json_depth, &payload, e) ||
+        json_members(ctx->arena, payload, "", &member, 1, true, e))
+        return permanent(ctx, "invalid_url");
+    return 0;
+}
+
 static suspends int ask(struct job_context *ctx, const struct store_document *d, struct httpc_reply *out, struct err *e)
 {
     struct httpc_request q = {.method = "GET",
@@ -49,7 +68,7 @@ static suspends int ask(struct job_context *ctx, const struct store_document *d,
                               .max_reply = (size_t)ctx->cfg->limits_upload,
                               .max_redirects = REDIRECTS_MAX,
                               .public_only = true};
-    if (STORE_CALL(ctx->store, file_get_part, ctx->arena, &d->sha256, 0, &q.url, e))
+    if (url_of(ctx, d, &q.url, e))
         return -1;
     if (httpc_do(ctx->backends->http, ctx->arena, &q, out, e))
         return not_fetched(ctx, e);
@@ -140,8 +159,17 @@ static suspends int put_bytes(struct job_context *ctx, struct store_document_new
     return 0;
 }
 
+/* A client has named another URL meanwhile: what this one leads to must not take its place. */
+static int newest(struct job_context *ctx, const struct store_document *d, struct err *e)
+{
+    if (uuid_eq(&d->job, &ctx->job->id))
+        return 0;
+    err_set(e, ERR_CONFLICT, "another job of the document fetches it now");
+    return permanent(ctx, "superseded");
+}
+
 /* By the external id, which every such document has. This job then serves the new content, as with any replacement. */
-static suspends int replace(struct job_context *ctx, struct store_document *d, const struct httpc_reply *r,
+static suspends int replace(struct job_context *ctx, struct store_document *d, const struct httpc_reply *r, bool *same,
                             struct err *e)
 {
     struct store_document now;
@@ -161,22 +189,25 @@ static suspends int replace(struct job_context *ctx, struct store_document *d, c
         return -1;
     if (now.content_version != d->content_version)
         return err_set(e, ERR_CONFLICT, "the document was replaced meanwhile");
+    if (newest(ctx, &now, e))
+        return -1;
     in.if_version = now.version;
     if (STORE_CALL(ctx->store, document_create, ctx->arena, &in, d, &what, &job, e)) {
         if (e->code == ERR_VERSION)
             e->code = ERR_CONFLICT;
         return -1;
     }
+    *same = what == STORE_UNCHANGED;
     return 0;
 }
 
-suspends int fetch_stage(struct job_context *ctx, struct store_document *d, struct err *e)
+suspends int fetch_stage(struct job_context *ctx, struct store_document *d, bool *same, struct err *e)
 {
     struct httpc_reply reply;
     if (job_progress(ctx, DOCUMENT_parsing, "fetch", 0, 0, e))
         return -1;
     ctx->stage = "fetch";
-    if (ask(ctx, d, &reply, e) || replace(ctx, d, &reply, e))
+    if (newest(ctx, d, e) || ask(ctx, d, &reply, e) || replace(ctx, d, &reply, same, e))
         return -1;
     return 0;
 }

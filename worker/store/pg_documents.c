@@ -311,7 +311,7 @@ suspends int pg_document_text(struct store *st, struct arena *a, const struct uu
     struct buf text = {0};
     if (pg_document_get(st, a, id, &d, e) < 0)
         return -1;
-    if (d.state != DOCUMENT_ready)
+    if (!d.indexed_version)
         return err_set(e, ERR_CONFLICT, "The document is not ready: it is %s", document_state_name(d.state));
     pg_args_init(&args, a);
     pg_arg_i64(&args, d.no);

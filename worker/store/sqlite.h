@@ -275,7 +275,7 @@ void chunk_read(struct stmt *s, struct arena *a, struct store_chunk *out); /* CH
     "k.parent_char_start, k.parent_char_end, k.parent_byte_start, k.parent_byte_end"
 
 /* Sets state and error of a document, as the end of its job leaves them, and counts a version. Chunks made from an
- * earlier content go, too. Nothing when the document has a newer job. */
+ * earlier content stay. Nothing when the document has a newer job. */
 struct document_end {
     enum document_state state;
     struct str code, stage, message;
@@ -296,6 +296,11 @@ must_use int job_find(struct sqlite *db, struct arena *a, const struct uuid *id,
 /* The ingest job that is under way for a document, or a new one. The caller notes it in the document. */
 must_use int job_for_document(struct sqlite *db, struct arena *a, const struct store_document *d, struct store_job *out,
                               struct err *e);
+/* The ingest job that shall fetch a URL for a document: one that waits, or a new one. Noted as above. */
+must_use int job_to_fetch(struct sqlite *db, struct arena *a, const struct store_document *d, struct str url,
+                          struct store_job *out, struct err *e);
+/* The document has another content by now. */
+must_use int job_fetch_nothing(struct sqlite *db, const struct uuid *job, struct err *e);
 /* Before a document goes: its jobs that are over go, too, and those under way end as cancelled. */
 must_use int job_forget_document(struct sqlite *db, int64_t document, struct err *e);
 /* Back to the queue, due now, as if never tried, because the document has other content now. The document too. */

@@ -277,28 +277,35 @@ static int same_bytes_version(struct sqlite *db, struct create_call *c, struct e
     return stmt_run(s, e);
 }
 
+/* The document waits for its job, to get another content. */
+static int queue_again(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    const struct store_document_new *in = c->in;
+    struct store_document *d = &c->doc;
+    take_over(d, in);
+    d->filename = in->filename.n ? in->filename : d->filename;
+    d->language = in->language.n ? in->language : d->language;
+    d->state = DOCUMENT_queued;
+    d->progress_done = d->progress_total = d->error_page = 0;
+    d->error_code = d->error_stage = d->error_message = STR("");
+    d->job = c->job.id;
+    c->what = STORE_UPDATED;
+    return update_described(db, d, e);
+}
+
 /* Other bytes under a known external id. The old chunks are found until the new ones take their place. A job that is
  * under way serves the new content as well: it cannot commit the old one. */
 static int new_content(struct sqlite *db, struct create_call *c, struct err *e)
 {
     const struct store_document_new *in = c->in;
     struct store_document *d = &c->doc;
-    if (put_file(db, in, e) < 0 || keep_version(db, d->no, e) < 0 || job_for_document(db, c->a, d, &c->job, e) < 0)
+    if (put_file(db, in, e) < 0 || keep_version(db, d->no, e) < 0 || job_for_document(db, c->a, d, &c->job, e) < 0 ||
+        job_fetch_nothing(db, &c->job.id, e) < 0 || queue_again(db, c, e) < 0)
         return -1;
-    take_over(d, in);
-    d->filename = in->filename.n ? in->filename : d->filename;
     d->mime = in->mime;
-    d->language = in->language.n ? in->language : d->language;
     d->sha256 = in->sha256;
     d->bytes = in->bytes;
-    d->state = DOCUMENT_queued;
-    d->progress_done = d->progress_total = d->error_page = 0;
-    d->error_code = d->error_stage = d->error_message = STR("");
     d->content_version++;
-    d->job = c->job.id;
-    c->what = STORE_UPDATED;
-    if (update_described(db, d, e) < 0)
-        return -1;
     struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, mime = ?, sha256 = ?, bytes = ?, state = 0,"
                                   " progress_done = 0, progress_total = 0, error_code = '', error_stage = '',"
                                   " error_message = '', error_page = 0, content_version = ?, content_us = ?, job = ?"
@@ -309,6 +316,21 @@ static int new_content(struct sqlite *db, struct create_call *c, struct err *e)
     bind_i64(s, d->bytes);
     bind_i64(s, d->content_version);
     bind_i64(s, d->updated_us);
+    bind_uuid(s, &d->job);
+    bind_i64(s, d->no);
+    return stmt_run(s, e);
+}
+
+/* What a URL leads to takes the place of the content only when it is there. */
+static int new_url(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    struct store_document *d = &c->doc;
+    if (job_to_fetch(db, c->a, d, c->in->inline_bytes, &c->job, e) < 0 || queue_again(db, c, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, state = 0, progress_done = 0, progress_total = 0,"
+                                  " error_code = '', error_stage = '', error_message = '', error_page = 0, job = ?"
+                                  " WHERE no = ?");
+    bind_str(s, d->filename);
     bind_uuid(s, &d->job);
     bind_i64(s, d->no);
     return stmt_run(s, e);
@@ -326,6 +348,8 @@ static int upsert(struct sqlite *db, struct create_call *c, struct err *e)
     }
     if (version_is(c->doc.version, c->in->if_version, e) < 0)
         return -1;
+    if (str_eq(c->in->mime, STR(STORE_URL_MIME)) && !str_eq(c->doc.mime, c->in->mime))
+        return new_url(db, c, e);
     if (memcmp(&c->doc.sha256, &c->in->sha256, sizeof c->doc.sha256) != 0)
         return new_content(db, c, e);
     if (!take_over(&c->doc, c->in)) {
@@ -459,16 +483,6 @@ suspends int sqlite_document_patch(struct store *st, struct arena *a, const stru
     return 0;
 }
 
-/* What is long stays, hidden, until the next try or the removal of the document clears it away in steps. */
-static int remove_index(struct sqlite *db, int64_t no, struct err *e)
-{
-    bool left;
-    int rc = document_is_long(db, no, e);
-    if (rc < 0)
-        return -1;
-    return rc ? document_hide_chunks(db, no, e) : document_unindex(db, no, INDEX_STEP, &left, e);
-}
-
 /* Of a cancelled job that had made the index, and was about to make the vectors. */
 static int tell_of_missing_vectors(struct sqlite *db, int64_t no, const struct uuid *job, struct err *e)
 {
@@ -485,10 +499,9 @@ static int tell_of_missing_vectors(struct sqlite *db, int64_t no, const struct u
 int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid *job, const struct document_end *end,
                     struct err *e)
 {
-    int64_t no, stale;
     struct stmt *s = stmt_get(db, "UPDATE documents SET state = ?, error_code = ?, error_stage = ?, error_message = ?,"
                                   " error_page = ?, version = version + 1, updated_us = ? WHERE id = ?"
-                                  " AND job = ? RETURNING no, chunks > 0 AND indexed_version <> content_version");
+                                  " AND job = ? RETURNING no");
     bind_i64(s, end->state);
     bind_str(s, end->code);
     bind_str(s, end->stage);
@@ -500,18 +513,9 @@ int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid 
     int rc = stmt_row(s, e);
     if (rc <= 0)
         return rc; /* the document is gone: nobody to tell */
-    no = col_i64(s);
-    stale = col_i64(s);
+    int64_t no = col_i64(s);
     stmt_end(s);
-    if (end->state == DOCUMENT_cancelled && tell_of_missing_vectors(db, no, job, e) < 0)
-        return -1;
-    if (!stale || end->state == DOCUMENT_queued)
-        return 0;
-    if (remove_index(db, no, e) < 0)
-        return -1;
-    s = stmt_get(db, "UPDATE documents SET chunks = 0, tokens = 0, indexed_version = 0 WHERE no = ?");
-    bind_i64(s, no);
-    return stmt_run(s, e);
+    return end->state == DOCUMENT_cancelled ? tell_of_missing_vectors(db, no, job, e) : 0;
 }
 
 /* ---- removal ---- */

@@ -72,6 +72,16 @@ int job_insert(struct sqlite *db, struct store_job *j, struct err *e)
     return stmt_run(s, e);
 }
 
+static struct store_job ingest_job(const struct store_document *d)
+{
+    return (struct store_job){.type = STR("ingest"),
+                              .has_document = true,
+                              .document = d->id,
+                              .has_collection = true,
+                              .collection = d->collection,
+                              .payload = STR("{}")};
+}
+
 int job_for_document(struct sqlite *db, struct arena *a, const struct store_document *d, struct store_job *out,
                      struct err *e)
 {
@@ -80,13 +90,33 @@ int job_for_document(struct sqlite *db, struct arena *a, const struct store_docu
         return -1;
     if (rc > 0 && (out->state == JOB_queued || (out->state == JOB_running && !out->cancel_requested)))
         return 0;
-    *out = (struct store_job){.type = STR("ingest"),
-                              .has_document = true,
-                              .document = d->id,
-                              .has_collection = true,
-                              .collection = d->collection,
-                              .payload = STR("{}")};
+    *out = ingest_job(d);
     return job_insert(db, out, e);
+}
+
+/* A job that waits, or else a new one: a job that runs does not know of this URL. */
+int job_to_fetch(struct sqlite *db, struct arena *a, const struct store_document *d, struct str url,
+                 struct store_job *out, struct err *e)
+{
+    int rc = job_find(db, a, &d->job, out, e);
+    if (rc < 0)
+        return -1;
+    if (rc == 0 || out->state != JOB_queued) {
+        *out = ingest_job(d);
+        if (job_insert(db, out, e) < 0)
+            return -1;
+    }
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET payload = json_object('url', ?) WHERE id = ?");
+    bind_str(s, url);
+    bind_uuid(s, &out->id);
+    return stmt_run(s, e);
+}
+
+int job_fetch_nothing(struct sqlite *db, const struct uuid *job, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE jobs SET payload = '{}' WHERE id = ? AND payload <> '{}'");
+    bind_uuid(s, job);
+    return stmt_run(s, e);
 }
 
 int job_forget_document(struct sqlite *db, int64_t document, struct err *e)

@@ -471,16 +471,16 @@ suspends int sqlite_document_chunks(struct store *st, struct arena *a, const str
 
 static int text_of(struct sqlite *db, struct buf *text, const struct uuid *id, struct err *e)
 {
-    struct stmt *s = stmt_get(db, "SELECT d.no, d.state" DOCUMENT_FROM "WHERE d.id = ?");
+    struct stmt *s = stmt_get(db, "SELECT d.no, d.state, d.indexed_version" DOCUMENT_FROM "WHERE d.id = ?");
     bind_uuid(s, id);
     int rc = stmt_row(s, e);
     if (rc == 0)
         return err_set(e, ERR_NOT_FOUND, NO_DOCUMENT);
     if (rc < 0)
         return -1;
-    int64_t no = col_i64(s), state = col_i64(s);
+    int64_t no = col_i64(s), state = col_i64(s), indexed_version = col_i64(s);
     stmt_end(s);
-    if (state != DOCUMENT_ready)
+    if (!indexed_version)
         return err_set(e, ERR_CONFLICT, "The document is not ready: it is %s",
                        document_state_name((enum document_state)state));
     s = stmt_get(db, "SELECT text FROM texts WHERE no BETWEEN ? AND ? ORDER BY no");

@@ -21,8 +21,8 @@
 
 struct store;
 
-enum { STORE_PART = 1 << 20 };   /* bytes of files are kept in parts of this size */
-enum { STORE_LIGHT = 64 << 10 }; /* what is smaller shares leases and commits with others */
+enum { STORE_PART = 1 << 20, STORE_LIGHT = 64 << 10 }; /* size of files' parts; of what shares leases and commits */
+#define STORE_URL_MIME "application/vnd.ragd.url"      /* of a content that is one URL, which the job is to fetch */
 
 /* ---- paging ---- */
 struct store_page {
@@ -372,8 +372,9 @@ struct store_ops {
 
     /* Document row, bytes and job in one transaction. With by_external_id: no such document → STORE_CREATED; same bytes
      * → STORE_UNCHANGED (metadata, title and tags are still taken over, and then it counts as STORE_UPDATED without a
-     * job if they differ); other bytes → a new content_version, STORE_UPDATED with a job. *job is zero where none was made.
-     * Given vectors that differ make STORE_UPDATED of whatever else it would be, and the outbox is told.
+     * job if they differ); other bytes → a new content_version, STORE_UPDATED with a job; a URL → the same, but the content
+     * stays, and the job has {"url"} to fetch. What is indexed stays until the next index takes its place. *job is zero
+     * where none was made. Given vectors that differ make STORE_UPDATED of all else it would be, and the outbox is told.
      * ERR_CONFLICT: parts are missing (put them again), or REJECT found a duplicate. */
     suspends int (*document_create)(struct store *, struct arena *, const struct store_document_new *,
                                     struct store_document *out, enum store_created *what, struct store_job *job,
@@ -390,8 +391,8 @@ struct store_ops {
     suspends int (*document_delete)(struct store *, const struct uuid *, int64_t if_version, struct err *);
     suspends int (*document_versions)(struct store *, struct arena *, const struct uuid *, struct store_version **out,
                                       size_t *n, struct err *);
-    suspends int (*document_text)(struct store *, struct arena *, const struct uuid *, struct str *out,
-                                  struct err *); /* ERR_CONFLICT: not ready */
+    /* ERR_CONFLICT: it has no index */
+    suspends int (*document_text)(struct store *, struct arena *, const struct uuid *, struct str *out, struct err *);
     suspends int (*document_chunks)(struct store *, struct arena *, const struct uuid *, int from_ordinal, int limit,
                                     struct store_chunk **out, size_t *n, struct err *);
     suspends int (*chunk_get)(struct store *, struct arena *, const struct uuid *, struct store_chunk *out,
