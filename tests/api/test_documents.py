@@ -350,6 +350,33 @@ def test_what_is_there_stays_when_an_update_fails(api, collection):
     assert not api.search("anemometer", collection)["hits"] and api.search("barometer", collection)["hits"]
 
 
+@pytest.mark.parametrize("on_duplicate", [None, "version"])
+def test_what_failed_is_tried_again_when_it_is_sent_again(api, collection, on_duplicate):
+    send = {"text": " \n", "filename": "blank.txt"}
+    again = {**send, "on_duplicate": on_duplicate} if on_duplicate else send
+    path = api.path(collection, "/documents")
+    failed = api.settled(api.post(path, json=send).json()["document"])
+    response = api.post(path, json=again)
+    assert response.status_code == 202
+    answer = response.json()
+    assert answer["document"]["id"] == failed["id"] and answer["document"]["status"] == "queued"
+    assert answer.get("duplicate_of") == (None if on_duplicate else failed["id"])
+    assert answer["job"]["id"] not in (None, failed["job_id"]) and answer["document"]["job_id"] == answer["job"]["id"]
+    assert api.job_over(answer["job"])["status"] == "failed"
+    assert api.settled(failed)["versions"] == (2 if on_duplicate else 1)
+    api.problem(api.post(path, json={**send, "on_duplicate": "reject"}), 409, "conflict")
+
+    # by its external id, with and without another title
+    by_id = api.path(collection, "/documents/by-external-id/x")
+    failed = api.settled(api.put(by_id, json=send).json()["document"])
+    for title in ({}, {"title": "Blank"}):
+        response = api.put(by_id, json={**send, **title})
+        assert response.status_code == 200 and "unchanged" not in response.json()
+        assert api.job_over(response.json()["job"])["status"] == "failed"
+        failed = api.settled(failed)
+        assert failed["status"] == "failed" and failed["title"] == title.get("title") and failed["versions"] == 1
+
+
 def test_blank_text_fails_as_empty(api, collection):
     failed = api.settled(api.add(collection, "  \n\t ")["document"])
     assert failed["status"] == "failed" and failed["last_error"]["code"] == "empty_file"

@@ -120,6 +120,46 @@ static void old_chunks_stay(struct world *w)
     same(w, document_of(w, &d.id).state, DOCUMENT_ready);
 }
 
+/* What failed or was cancelled gets another job when the same bytes come again; what did not, does not. */
+static void failures_are_tried_again(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document a = a_document(w, &c, "a"), d;
+    struct store_document_new in = new_document(&c, "a");
+    struct store_job j, job;
+    enum store_created what;
+    static const enum store_duplicate policies[] = {DUP_SKIP, DUP_VERSION};
+    for (int i = 0; i < 4; i++) {
+        in.on_duplicate = policies[i % 2];
+        if (i < 2) {
+            j = lease(w, &me);
+            ok(w, DO(w, job_finish, &j.id, &me, JOB_failed, STR("bad"), STR("parsing"), STR("m"), 0));
+        } else {
+            ok(w, GET(w, job_cancel, &a.job, &j));
+        }
+        ok(w, GET(w, document_create, &in, &d, &what, &job));
+        same(w, what, i % 2 ? STORE_UPDATED : STORE_DUPLICATE);
+        must(w, uuid_eq(&d.id, &a.id) && uuid_eq(&d.job, &job.id) && !uuid_eq(&d.job, &a.job));
+        same(w, d.state, DOCUMENT_queued);
+        same_str(w, d.error_code, "");
+        same(w, d.content_version, 1 + (i + 1) / 2);
+        a = d;
+    }
+    in.on_duplicate = DUP_SKIP;
+    ok(w, GET(w, document_create, &in, &d, &what, &job));
+    same(w, what, STORE_DUPLICATE);
+    must(w, uuid_is_zero(&job.id) && d.version == a.version);
+    same(w, collection_of(w, &c.id).failed, 0);
+
+    struct store_document x;
+    put_content(w, &c, "first", &x, &j);
+    ok(w, GET(w, job_cancel, &j.id, &job));
+    put_content(w, &c, "first", &d, &job);
+    must(w, uuid_eq(&d.id, &x.id) && !uuid_eq(&job.id, &j.id) && uuid_eq(&d.job, &job.id));
+    same(w, d.state, DOCUMENT_queued);
+    same(w, d.content_version, 1);
+}
+
 static void put_url(struct world *w, const struct store_collection *c, const char *url, struct store_document *out,
                     struct store_job *job)
 {
@@ -166,10 +206,8 @@ static void urls_wait_in_jobs(struct world *w)
 int main(int argc, char **argv)
 {
     struct contract_test tests[] = {
-        TEST(content_changes_meanwhile),
-        TEST(a_cancelled_job_has_a_successor),
-        TEST(old_chunks_stay),
-        TEST(urls_wait_in_jobs),
+        TEST(content_changes_meanwhile), TEST(a_cancelled_job_has_a_successor), TEST(old_chunks_stay),
+        TEST(urls_wait_in_jobs),         TEST(failures_are_tried_again),
     };
     return contract_main("store updates", tests, sizeof tests / sizeof *tests, argc, argv);
 }

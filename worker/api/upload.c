@@ -380,7 +380,7 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
         if (failed && (small || e->code != ERR_CONFLICT || u->doc.on_duplicate == DUP_REJECT))
             break;
     }
-    if (!failed && (*what == STORE_CREATED || *what == STORE_UPDATED))
+    if (!failed && !uuid_is_zero(&job->id))
         jobs_announce(r->app->jobs_fd);
     return failed;
 }

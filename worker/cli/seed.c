@@ -41,9 +41,6 @@ static suspends int put(struct session *s, struct seed *seed, const struct store
     sha256_of(bytes.p, bytes.n, &new.sha256);
     if (STORE_CALL(s->store, document_create, &s->arena, &new, &doc, &what, &job, e))
         return -1;
-    if (what == STORE_UNCHANGED && (doc.state == DOCUMENT_failed || doc.state == DOCUMENT_cancelled) &&
-        STORE_CALL(s->store, document_reprocess, &s->arena, &doc.id, &job, e) && e->code != ERR_BUSY)
-        return -1;
     seed->created += what == STORE_CREATED;
     seed->updated += what == STORE_UPDATED;
     seed->document[seed->n++] = doc.id;

@@ -283,6 +283,8 @@ struct document_end {
 };
 must_use int document_finish(struct sqlite *db, const struct uuid *id, const struct uuid *job,
                              const struct document_end *end, struct err *e);
+/* It waits for this job from now on. */
+must_use int document_queue(struct sqlite *db, const struct store_document *d, const struct uuid *job, struct err *e);
 /* ERR_CONFLICT if somebody else holds its lease. */
 must_use int job_held(struct sqlite *db, const struct uuid *job, const struct uuid *owner, struct err *e);
 /* Ends a job that is held. */

@@ -256,6 +256,17 @@ static int update_described(struct sqlite *db, struct store_document *d, struct 
     return stmt_run(s, e);
 }
 
+/* What failed or was cancelled is tried again when its bytes come again. */
+static int try_again(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    struct store_document *d = &c->doc;
+    if (d->state != DOCUMENT_failed && d->state != DOCUMENT_cancelled)
+        return 0;
+    if (job_for_document(db, c->a, d, &c->job, e) < 0 || document_queue(db, d, &c->job.id, e) < 0)
+        return -1;
+    return document_by_no(db, c->a, d->no, d, e);
+}
+
 /* A further version of the same bytes: what was made from them stays valid. */
 static int same_bytes_version(struct sqlite *db, struct create_call *c, struct err *e)
 {
@@ -274,7 +285,7 @@ static int same_bytes_version(struct sqlite *db, struct create_call *c, struct e
     d->indexed_version += d->indexed_version == d->content_version;
     d->content_version++;
     c->what = STORE_UPDATED;
-    return stmt_run(s, e);
+    return stmt_run(s, e) < 0 ? -1 : try_again(db, c, e);
 }
 
 /* The document waits for its job, to get another content. */
@@ -352,12 +363,11 @@ static int upsert(struct sqlite *db, struct create_call *c, struct err *e)
         return new_url(db, c, e);
     if (memcmp(&c->doc.sha256, &c->in->sha256, sizeof c->doc.sha256) != 0)
         return new_content(db, c, e);
-    if (!take_over(&c->doc, c->in)) {
-        c->what = STORE_UNCHANGED;
-        return 0;
-    }
-    c->what = STORE_UPDATED;
-    return update_described(db, &c->doc, e);
+    bool changed = take_over(&c->doc, c->in);
+    if ((changed && update_described(db, &c->doc, e) < 0) || try_again(db, c, e) < 0)
+        return -1;
+    c->what = changed || !uuid_is_zero(&c->job.id) ? STORE_UPDATED : STORE_UNCHANGED;
+    return 0;
 }
 
 static int refuse_duplicate(const struct store_document *d, struct err *e)
@@ -386,7 +396,7 @@ static int find_or_insert(struct sqlite *db, struct create_call *c, struct err *
         return same_bytes_version(db, c, e);
     if (rc > 0) {
         c->what = STORE_DUPLICATE;
-        return 0;
+        return try_again(db, c, e);
     }
     if (in->external_id.n) {
         rc = by_external_id(db, c->a, c->collection, in->external_id, &c->doc, e);

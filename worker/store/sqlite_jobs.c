@@ -335,6 +335,16 @@ suspends int sqlite_job_retry(struct store *st, struct arena *a, const struct uu
 
 /* ---- a document once more ---- */
 
+int document_queue(struct sqlite *db, const struct store_document *d, const struct uuid *job, struct err *e)
+{
+    struct stmt *s = stmt_get(db, "UPDATE documents SET job = ?, progress_done = 0, progress_total = 0 WHERE no = ?");
+    bind_uuid(s, job);
+    bind_i64(s, d->no);
+    if (stmt_run(s, e) < 0)
+        return -1;
+    return document_finish(db, &d->id, job, &(struct document_end){.state = DOCUMENT_queued}, e);
+}
+
 struct reprocess_call {
     struct arena *a;
     const struct uuid *id;
@@ -355,12 +365,7 @@ static int reprocess(struct sqlite *db, void *arg, struct err *e)
         return err_set(e, ERR_BUSY, "A job of this document is under way");
     if (job_for_document(db, c->a, &d, &c->job, e) < 0)
         return -1;
-    struct stmt *s = stmt_get(db, "UPDATE documents SET job = ?, progress_done = 0, progress_total = 0 WHERE no = ?");
-    bind_uuid(s, &c->job.id);
-    bind_i64(s, d.no);
-    if (stmt_run(s, e) < 0)
-        return -1;
-    return document_finish(db, c->id, &c->job.id, &(struct document_end){.state = DOCUMENT_queued}, e);
+    return document_queue(db, &d, &c->job.id, e);
 }
 
 suspends int sqlite_document_reprocess(struct store *st, struct arena *a, const struct uuid *id, struct store_job *job,

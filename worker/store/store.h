@@ -112,9 +112,9 @@ struct store_document_new {
     int64_t bytes;
     /* The file when it is at most STORE_PART long; else empty, and its parts were put before. */
     struct str inline_bytes;
-    /* What to do when the collection has a document of the same bytes. SKIP: answer that one. LINK: a second document
-     * of the same file. VERSION: count it as a new version of that document (its bytes are the same, so only its
-     * filename, title, metadata and tags change). REJECT: ERR_CONFLICT naming the document. */
+    /* When the collection has a document of the same bytes: SKIP answers that one. LINK: a second document of the same
+     * file. VERSION: a new version of that document, of which only filename, title, metadata and tags change. REJECT:
+     * ERR_CONFLICT naming it. SKIP, VERSION and an upsert queue what failed or was cancelled again, with a job. */
     enum store_duplicate on_duplicate;
     struct store_given given; /* a document that is there takes them over */
     bool by_external_id;      /* upsert: see store_document_create */

@@ -19,9 +19,24 @@ BEGIN
     END IF;
 END $$;
 
+-- A job for a document that failed or was cancelled, as it was when it was locked; NULL for any other.
+CREATE FUNCTION ragd_document_again(d documents, p_collection uuid, p_new uuid) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    v_job uuid;
+BEGIN
+    IF d.state NOT IN (6, 7) THEN
+        RETURN NULL;
+    END IF;
+    v_job := ragd_job_for(d.id, p_collection, d.job, p_new);
+    UPDATE documents SET job = v_job, progress_done = 0, progress_total = 0 WHERE no = d.no;
+    PERFORM ragd_document_finish(d.id, v_job, 0, '', '', '', 0);
+    RETURN v_job;
+END $$;
+
 -- Creates or changes one document, in every case that is not the plain one (see DOCUMENT_INSERT in pg_create.c). `outcome` is
 -- 0 created, 1 duplicate, 2 updated, 3 unchanged; -1 no such collection, -2 another version, -3 refused: duplicate,
 -- -4 refused: external_id taken, -5 parts of the file are missing (`have` bytes are there), -6 nothing to match if_version.
+-- What is there already, but failed or was cancelled, gets another job.
 CREATE OR REPLACE FUNCTION ragd_document_put(p_id uuid, p_collection uuid, p_external text, p_filename text, p_title text,
     p_mime text, p_language text, p_metadata text, p_tags text, p_sha bytea, p_bytes bigint, p_content bytea, p_job uuid,
     p_now bigint, p_duplicate bigint, p_upsert boolean, p_version bigint,
@@ -66,6 +81,7 @@ BEGIN
                 RETURN;
             END IF;
             IF p_duplicate = 0 THEN
+                job := ragd_document_again(d, p_collection, p_job);
                 outcome := 1;
                 RETURN;
             END IF;
@@ -76,6 +92,7 @@ BEGIN
                 indexed_version = indexed_version + (indexed_version = content_version)::int,
                 content_version = content_version + 1, version = version + 1, content_us = p_now, updated_us = p_now
                 WHERE no = d.no;
+            job := ragd_document_again(d, p_collection, p_job);
             outcome := 2;
             RETURN;
         END IF;
@@ -108,16 +125,19 @@ BEGIN
             RETURN;
         END IF;
         IF d.no IS NOT NULL AND d.sha256 = p_sha THEN
+            job := ragd_document_again(d, p_collection, p_job);
+            outcome := 2;
             IF (p_title = '' OR p_title = d.title) AND (p_metadata = '' OR p_metadata = d.metadata::text)
                 AND (p_tags = '' OR p_tags = d.tags::text) THEN
-                outcome := 3;
+                IF job IS NULL THEN
+                    outcome := 3;
+                END IF;
                 RETURN;
             END IF;
             UPDATE documents SET title = coalesce(nullif(p_title, ''), title),
                 metadata = coalesce(nullif(p_metadata, '')::json, metadata),
                 tags = coalesce(nullif(p_tags, '')::json, tags), version = version + 1, updated_us = p_now
                 WHERE no = d.no;
-            outcome := 2;
             RETURN;
         END IF;
         IF p_content IS NOT NULL THEN
