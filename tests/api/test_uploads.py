@@ -79,7 +79,7 @@ def test_large_duplicates(api, collection):
 def test_external_ids_are_unique(api, collection):
     api.add(collection, fresh(), external_id="taken")
     response = api.post(api.path(collection, "/documents"), json={"text": fresh(), "external_id": "taken"})
-    api.problem(response, 409, "conflict")
+    api.problem(response, 409, "conflict", says="PUT collections/{collection}/documents/by-external-id/{external_id}")
 
 
 def test_simultaneous_uploads_make_one_document(api, collection):

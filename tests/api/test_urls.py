@@ -45,6 +45,8 @@ class Site(Handler):
             self.answer(200, b"slow words", Content_Type="text/plain")
         elif path == "/gone":  # after the first time
             self.answer(200 if seen.count(self.path) == 1 else 404, PAGE, Content_Type="text/html; charset=utf-8")
+        elif path == "/returns":  # every second time
+            self.answer(404 if seen.count(self.path) % 2 else 200, PAGE, Content_Type="text/html; charset=utf-8")
         elif path == "/unreadable":
             self.answer(200, pdf.encrypted(), Content_Type="application/pdf")
         elif path == "/counter":
@@ -77,7 +79,6 @@ def test_a_page_is_fetched(api, collection, site):
     assert api.get(f"/api/v1/documents/{document['id']}/content").content == PAGE
     assert api.get(f"/api/v1/jobs/{added['job']['id']}").json()["status"] == "succeeded"
     assert api.search("ferry Rorschach", collection)["hits"][0]["document_id"] == document["id"]
-    api.problem(api.post(api.path(collection, "/documents"), json={"url": url}), 409, "conflict")
 
 
 def test_redirects_names_and_given_members(api, collection, site):
@@ -212,6 +213,42 @@ def test_a_slow_fetch_replaces_nothing_newer(api, collection, site, newer):
     is_found(api, collection, document)
     if "url" in newer:
         assert (ended["status"], ended["error"]["code"]) == ("failed", "superseded")
+
+
+def test_the_same_url_again(api, collection, site):
+    path = api.path(collection, "/documents")
+    url = site.url + f"/counter?{collection['id']}"
+    document = api.settled(add(api, collection, url)["document"])
+    response = api.post(path, json={"url": url, "title": "Other"})
+    assert response.status_code == 200 and response.json()["job"] is None
+    assert response.json()["duplicate_of"] == document["id"] and response.json()["document"] == document
+    for on_duplicate in ("link", "reject"):
+        api.problem(api.post(path, json={"url": url, "on_duplicate": on_duplicate}), 409, "conflict", says="of this URL")
+    again = add(api, collection, url, on_duplicate="version")
+    assert again["document"]["id"] == document["id"] and again["job"]
+    again = api.settled(again["document"])
+    assert again["status"] == "ready" and again["versions"] == document["versions"] + 1
+    assert api.get(f"/api/v1/documents/{again['id']}/content").content == b"this is visit number 2"
+    assert api.settled(add(api, collection, url, external_id="mine")["document"])["status"] == "ready"
+    api.problem(api.post(path, json={"url": url + "&x", "external_id": "mine"}), 409, "conflict", says="PUT")
+
+
+@pytest.mark.parametrize("on_duplicate", ["skip", "version"])
+def test_a_failed_url_is_fetched_again(api, collection, site, on_duplicate):
+    url = site.url + f"/returns?{collection['id']}"
+    failed = api.settled(add(api, collection, url)["document"])
+    assert failed["status"] == "failed"
+    again = add(api, collection, url, on_duplicate=on_duplicate)
+    assert again["document"]["id"] == failed["id"]
+    document = api.settled(again["document"])
+    is_found(api, collection, document)
+
+    # and one that was there, but not the last time
+    again = api.settled(add(api, collection, url, on_duplicate="version")["document"])
+    assert again["status"] == "failed"
+    is_found(api, collection, again)
+    again = api.settled(add(api, collection, url, on_duplicate=on_duplicate)["document"])
+    assert (again["status"], again["versions"]) == ("ready", document["versions"])
 
 
 def test_an_import_may_name_urls(api, collection, site):

@@ -129,6 +129,7 @@ static int from_url(struct arena *a, struct upload *u, struct err *e)
     if (u->doc.mime.n)
         return err_at(e, "/mime", "'mime' is what the server of the URL says");
     bool named = u->doc.external_id.n || u->doc.by_external_id;
+    u->named_by_url = !named;
     if (!named && u->url.n <= UPLOAD_EXTERNAL_ID_MAX) {
         u->doc.external_id = u->url;
     } else if (!named) {
@@ -352,6 +353,27 @@ suspends static int put_parts(struct request *r, struct upload *u, void *scratch
     return 0;
 }
 
+/* The collection has a document of this URL, which was fetched. */
+suspends static int same_url(struct request *r, struct arena *a, struct upload *u, struct store_document *d,
+                             enum store_created *what, struct store_job *job, struct err *e)
+{
+    struct store *s = r->app->store;
+    if (u->doc.on_duplicate != DUP_SKIP)
+        return err_set(
+            e, ERR_CONFLICT,
+            "The collection has a document of this URL: on_duplicate 'version' fetches it again, and another "
+            "one needs an external_id of its own");
+    if (STORE_CALL(s, document_by_external_id, a, &u->doc.collection, u->doc.external_id, d, e)) {
+        e->code = e->code == ERR_NOT_FOUND ? ERR_CONFLICT : e->code; /* it was deleted meanwhile */
+        return -1;
+    }
+    *what = STORE_DUPLICATE;
+    if (d->state != DOCUMENT_failed && d->state != DOCUMENT_cancelled)
+        return 0;
+    u->doc.by_external_id = true;
+    return STORE_CALL(s, document_create, a, &u->doc, d, what, job, e);
+}
+
 suspends int upload_store(struct request *r, struct arena *a, struct upload *u, struct store_document *d,
                           enum store_created *what, struct store_job *job, struct err *e)
 {
@@ -363,6 +385,8 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
         return err_at(e, "/mime", "This media type is reserved; name a document by 'url'");
     if (!u->policy_given)
         u->doc.on_duplicate = u->doc.by_external_id ? DUP_LINK : DUP_SKIP;
+    if (u->named_by_url && u->doc.on_duplicate == DUP_VERSION)
+        u->doc.by_external_id = true;
     if (small) {
         if (part_of(u, 0, scratch, &u->doc.inline_bytes, e))
             return -1;
@@ -380,6 +404,8 @@ suspends int upload_store(struct request *r, struct arena *a, struct upload *u, 
         if (failed && (small || e->code != ERR_CONFLICT || u->doc.on_duplicate == DUP_REJECT))
             break;
     }
+    if (failed && e->code == ERR_CONFLICT && u->named_by_url)
+        failed = same_url(r, a, u, d, what, job, e);
     if (!failed && !uuid_is_zero(&job->id))
         jobs_announce(r->app->jobs_fd);
     return failed;

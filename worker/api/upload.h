@@ -14,6 +14,7 @@ struct upload {
     struct given_vectors vectors;
     const char *vectors_at; /* where they stand */
     bool policy_given;      /* on_duplicate; else skip, and link where an external id tells documents apart */
+    bool named_by_url;      /* its external id is the URL, which nobody gave as one */
 };
 
 /* {"text", "chunks" or "url", …}, where `text` may have been lifted out of the object. Everything lives in `a`, and object

@@ -204,25 +204,18 @@ static suspends int join_batch(struct pg_store *s, struct creation *c, struct er
 
 /* ---- the cases that are not plain ---- */
 
-static int refuse(const struct uuid *id, const char *fmt, struct err *e)
-{
-    char text[UUID_TEXT_LEN + 1] = "";
-    uuid_text(id, text);
-    return err_set(e, ERR_CONFLICT, fmt, text);
-}
-
 static int outcome_error(int64_t outcome, const struct uuid *document, int64_t have,
                          const struct store_document_new *in, struct err *e)
 {
     switch (outcome) {
     case -1: return err_set(e, ERR_NOT_FOUND, NO_COLLECTION);
     case -2: return wrong_version(have, in->if_version, e);
-    case -3: return refuse(document, "The collection has a document of the same bytes: %s", e);
-    case -4: return refuse(document, "The collection has a document with this external_id: %s", e);
+    case -3: return store_same_bytes(document, e);
+    case -4: return store_external_id_taken(document, e);
     case -5:
         return err_set(e, ERR_CONFLICT, "Parts of the file are missing: %lld of %lld bytes are there", (long long)have,
                        (long long)in->bytes);
-    case -7: return refuse(document, "There is a document of this id already: %s", e);
+    case -7: return store_id_taken(document, e);
     default: return err_set(e, ERR_VERSION, "There is no such document yet");
     }
 }

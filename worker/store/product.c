@@ -8,6 +8,31 @@ int store_collection_taken(struct err *e)
     return err_set(e, ERR_CONFLICT, "There is a collection of this id, or one that is still being deleted");
 }
 
+static int in_the_way(const struct uuid *document, const char *what, const char *cure, struct err *e)
+{
+    char id[UUID_TEXT_LEN + 1] = "";
+    uuid_text(document, id);
+    return err_set(e, ERR_CONFLICT, "The collection has a document %s: %s%s", what, id, cure);
+}
+
+int store_same_bytes(const struct uuid *document, struct err *e)
+{
+    return in_the_way(document, "of the same bytes", "", e);
+}
+
+int store_external_id_taken(const struct uuid *document, struct err *e)
+{
+    return in_the_way(document, "with this external_id",
+                      "; PUT collections/{collection}/documents/by-external-id/{external_id} replaces it", e);
+}
+
+int store_id_taken(const struct uuid *document, struct err *e)
+{
+    char id[UUID_TEXT_LEN + 1] = "";
+    uuid_text(document, id);
+    return err_set(e, ERR_CONFLICT, "There is a document of this id already: %s", id);
+}
+
 bool store_same_embedder(const struct store_collection *c, struct str model, int dim)
 {
     return str_eq(c->embedder, model) && c->dim == dim;

@@ -1,9 +1,13 @@
-/* What both products of the store say and decide alike: about collections and their vectors, golden sets and webhooks.
+/* What both products of the store say and decide alike: about collections, documents and vectors, golden sets and webhooks.
  * Private to sqlite_*.c and pg_*.c. Nothing here suspends. */
 #pragma once
 #include "worker/store/store.h"
 
 int store_collection_taken(struct err *e); /* ERR_CONFLICT: its id */
+/* ERR_CONFLICT, naming the document that is in the way. */
+int store_same_bytes(const struct uuid *document, struct err *e);
+int store_external_id_taken(const struct uuid *document, struct err *e);
+int store_id_taken(const struct uuid *document, struct err *e);
 /* Whether the collection's vectors are of this model and length. */
 bool store_same_embedder(const struct store_collection *c, struct str model, int dim);
 /* ERR_CONFLICT, naming both models and what cures it. */

@@ -160,7 +160,7 @@ static int id_free(struct sqlite *db, const struct uuid *id, struct err *e)
     if (rc <= 0)
         return rc;
     stmt_end(s);
-    return err_set(e, ERR_CONFLICT, "There is a document of this id already");
+    return store_id_taken(id, e);
 }
 
 static int insert_document(struct sqlite *db, struct create_call *c, struct err *e)
@@ -370,13 +370,6 @@ static int upsert(struct sqlite *db, struct create_call *c, struct err *e)
     return 0;
 }
 
-static int refuse_duplicate(const struct store_document *d, struct err *e)
-{
-    char id[UUID_TEXT_LEN + 1] = "";
-    uuid_text(&d->id, id);
-    return err_set(e, ERR_CONFLICT, "The collection has a document of the same bytes: %s", id);
-}
-
 static int find_or_insert(struct sqlite *db, struct create_call *c, struct err *e)
 {
     const struct store_document_new *in = c->in;
@@ -391,7 +384,7 @@ static int find_or_insert(struct sqlite *db, struct create_call *c, struct err *
     if (rc < 0)
         return -1;
     if (rc > 0 && in->on_duplicate == DUP_REJECT)
-        return refuse_duplicate(&c->doc, e);
+        return store_same_bytes(&c->doc.id, e);
     if (rc > 0 && in->on_duplicate == DUP_VERSION)
         return same_bytes_version(db, c, e);
     if (rc > 0) {
@@ -403,7 +396,7 @@ static int find_or_insert(struct sqlite *db, struct create_call *c, struct err *
         if (rc < 0)
             return -1;
         if (rc > 0)
-            return err_set(e, ERR_CONFLICT, "The collection has a document with this external_id");
+            return store_external_id_taken(&c->doc.id, e);
     }
     return insert_document(db, c, e);
 }
