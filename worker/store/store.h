@@ -363,9 +363,8 @@ struct store_ops {
     /* One step of that job: removes up to `max` documents, or the collection itself when none is left (*left = 0). */
     suspends int (*collection_purge)(struct store *, const struct uuid *, int max, int64_t *left, struct err *);
 
-    /* A part of a file longer than STORE_PART; idempotent. Parts nobody refers to vanish by file_sweep(). */
+    /* A part, at most STORE_PART bytes, of a longer file; idempotent. Parts nobody refers to vanish by file_sweep(). */
     suspends int (*file_put_part)(struct store *, const struct sha256 *, int part, struct str bytes, struct err *);
-    /* One part, at most STORE_PART bytes. */
     suspends int (*file_get_part)(struct store *, struct arena *, const struct sha256 *, int part, struct str *out,
                                   struct err *);
     suspends int (*file_sweep)(struct store *, int max, int64_t *removed, struct err *);
