@@ -215,6 +215,22 @@ def test_a_slow_fetch_replaces_nothing_newer(api, collection, site, newer):
         assert (ended["status"], ended["error"]["code"]) == ("failed", "superseded")
 
 
+def test_a_fetch_is_called_off_by_what_was_there_before(api, collection, site):
+    by_id = api.path(collection, "/documents/by-external-id/u")
+    slow = f"/slow?again{collection['id']}"
+    site.server.gate.clear()
+    document = api.settled(api.put(by_id, json={"text": "words of a lighthouse"}).json()["document"])
+    fetch = api.put(by_id, json={"url": site.url + slow}).json()["job"]
+    wait_for(lambda: slow in site.server.seen, "the fetch")
+    answer = api.put(by_id, json={"text": "words of a lighthouse"})
+    assert answer.status_code == 200 and answer.json()["job"]["id"] != fetch["id"]
+    site.server.gate.set()
+    assert api.job_over(fetch)["error"]["code"] == "superseded"
+    document = api.settled(document)
+    assert (document["status"], document["mime"], document["versions"]) == ("ready", "text/plain", 1)
+    assert api.search("lighthouse", collection)["hits"]
+
+
 def test_the_same_url_again(api, collection, site):
     path = api.path(collection, "/documents")
     url = site.url + f"/counter?{collection['id']}"

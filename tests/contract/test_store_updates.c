@@ -174,6 +174,55 @@ static void put_url(struct world *w, const struct store_collection *c, const cha
     must(w, uuid_eq(&out->job, &job->id));
 }
 
+/* A job that indexes after a newer one has ended leaves what that one told. */
+static void an_older_job_tells_nothing(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d;
+    struct store_job older, newer, j;
+    struct store_chunk_new k = {.text = STR("word"), .terms = STR("word"), .headings = STR("[]"), .tokens = 1};
+    struct store_index_commit in = {.content_version = 1, .chunks = &k, .n = 1};
+    put_content(w, &c, "first", &d, &older);
+    j = lease(w, &me);
+    put_url(w, &c, "http://a/", &d, &newer);
+    must(w, !uuid_eq(&newer.id, &older.id));
+    j = lease(w, &you);
+    must(w, uuid_eq(&j.id, &newer.id));
+    ok(w, DO(w, job_finish, &newer.id, &you, JOB_failed, STR("gone"), STR("fetch"), STR("m"), 0));
+    ok(w, DO(w, job_commit_index, &older.id, &me, &in));
+    d = document_of(w, &d.id);
+    same(w, d.state, DOCUMENT_failed);
+    same_str(w, d.error_code, "gone");
+    same(w, d.indexed_version, 1);
+    same(w, d.chunks, 1);
+    same(w, job_of(w, &older.id).state, JOB_succeeded);
+}
+
+/* Who sends what the document has wants that, and not what the URL of before leads to. */
+static void bytes_come_after_a_url(struct world *w)
+{
+    struct store_collection c = a_collection(w, "c");
+    struct store_document d;
+    struct store_job fetch, job, j;
+    put_content(w, &c, "first", &d, &job);
+    index_document(w, &d.id, (const char *[]){"word"}, 1);
+    put_url(w, &c, "http://a/", &d, &fetch);
+    put_content(w, &c, "first", &d, &job);
+    must(w, uuid_eq(&job.id, &fetch.id) && uuid_eq(&d.job, &job.id));
+    same_str(w, job_of(w, &job.id).payload, "{}");
+    index_document(w, &d.id, (const char *[]){"word"}, 1);
+    put_url(w, &c, "http://a/", &d, &fetch);
+    j = lease(w, &me);
+    must(w, uuid_eq(&j.id, &fetch.id));
+    put_content(w, &c, "first", &d, &job);
+    must(w, !uuid_is_zero(&job.id) && !uuid_eq(&job.id, &fetch.id) && uuid_eq(&d.job, &job.id));
+    same(w, d.state, DOCUMENT_queued);
+    same(w, d.content_version, 1);
+    same_str(w, job_of(w, &job.id).payload, "{}");
+    put_content(w, &c, "first", &d, &j);
+    must(w, uuid_is_zero(&j.id));
+}
+
 /* A URL for a document with a content waits in its job: in one that is queued, but not in one that runs. */
 static void urls_wait_in_jobs(struct world *w)
 {
@@ -207,7 +256,8 @@ int main(int argc, char **argv)
 {
     struct contract_test tests[] = {
         TEST(content_changes_meanwhile), TEST(a_cancelled_job_has_a_successor), TEST(old_chunks_stay),
-        TEST(urls_wait_in_jobs),         TEST(failures_are_tried_again),
+        TEST(urls_wait_in_jobs),         TEST(failures_are_tried_again),        TEST(an_older_job_tells_nothing),
+        TEST(bytes_come_after_a_url),
     };
     return contract_main("store updates", tests, sizeof tests / sizeof *tests, argc, argv);
 }

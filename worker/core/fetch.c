@@ -169,7 +169,7 @@ static int newest(struct job_context *ctx, const struct store_document *d, struc
 }
 
 /* By the external id, which every such document has. This job then serves the new content, as with any replacement. */
-static suspends int replace(struct job_context *ctx, struct store_document *d, const struct httpc_reply *r, bool *same,
+static suspends int replace(struct job_context *ctx, struct store_document *d, const struct httpc_reply *r,
                             struct err *e)
 {
     struct store_document now;
@@ -191,23 +191,26 @@ static suspends int replace(struct job_context *ctx, struct store_document *d, c
         return err_set(e, ERR_CONFLICT, "the document was replaced meanwhile");
     if (newest(ctx, &now, e))
         return -1;
+    if (memcmp(&now.sha256, &in.sha256, sizeof now.sha256) == 0) { /* it has that content */
+        *d = now;
+        return 0;
+    }
     in.if_version = now.version;
     if (STORE_CALL(ctx->store, document_create, ctx->arena, &in, d, &what, &job, e)) {
         if (e->code == ERR_VERSION)
             e->code = ERR_CONFLICT;
         return -1;
     }
-    *same = what == STORE_UNCHANGED;
     return 0;
 }
 
-suspends int fetch_stage(struct job_context *ctx, struct store_document *d, bool *same, struct err *e)
+suspends int fetch_stage(struct job_context *ctx, struct store_document *d, struct err *e)
 {
     struct httpc_reply reply;
     if (job_progress(ctx, DOCUMENT_parsing, "fetch", 0, 0, e))
         return -1;
     ctx->stage = "fetch";
-    if (newest(ctx, d, e) || ask(ctx, d, &reply, e) || replace(ctx, d, &reply, same, e))
+    if (newest(ctx, d, e) || ask(ctx, d, &reply, e) || replace(ctx, d, &reply, e))
         return -1;
     return 0;
 }

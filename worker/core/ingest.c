@@ -288,11 +288,10 @@ suspends int ingest_run(struct job_context *ctx, struct err *e)
     if (STORE_CALL(ctx->store, document_get, ctx->arena, &ctx->job->document, &d, e) ||
         STORE_CALL(ctx->store, collection_get, ctx->arena, &d.collection, &c, e))
         return e->code == ERR_NOT_FOUND ? permanent(ctx, "document_deleted") : -1;
-    bool same = false; /* as what is indexed */
-    if (fetch_due(ctx, &d) && fetch_stage(ctx, &d, &same, e))
+    if (fetch_due(ctx, &d) && fetch_stage(ctx, &d, e))
         return -1;
     struct err later = {0};
-    if ((ctx->job->committed != d.content_version && !same) || d.indexed_version != d.content_version)
+    if (ctx->job->committed != d.content_version || d.indexed_version != d.content_version)
         if (content_stage(ctx, &d, &c, &x, &chunks, &n, e) || embed_stage(ctx, &d, &c, chunks, n, &later, e) ||
             index_stage(ctx, &d, &x, chunks, n, e))
             return -1;

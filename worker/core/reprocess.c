@@ -14,14 +14,14 @@ static bool has_nothing(const struct store_document *d)
     return !d->indexed_version && (d->state == DOCUMENT_failed || d->state == DOCUMENT_cancelled);
 }
 
-/* A job that waits will read the new language, unless only vectors are left to do. */
+/* A job that waits will read the new language, unless only vectors are left to do; a fetch may come to nothing. */
 suspends static int look_at_busy(struct job_context *ctx, struct arena *a, const struct uuid *id, int64_t *busy,
                                  struct err *e)
 {
     struct store_job j;
     if (STORE_CALL(ctx->store, job_get, a, id, &j, e))
         return e->code == ERR_NOT_FOUND ? 0 : -1;
-    *busy += j.state == JOB_running || j.committed;
+    *busy += j.state == JOB_running || j.committed || !str_eq(j.payload, STR("{}"));
     return 0;
 }
 

@@ -301,6 +301,9 @@ must_use int job_for_document(struct sqlite *db, struct arena *a, const struct s
 /* The ingest job that shall fetch a URL for a document: one that waits, or a new one. Noted as above. */
 must_use int job_to_fetch(struct sqlite *db, struct arena *a, const struct store_document *d, struct str url,
                           struct store_job *out, struct err *e);
+/* 1: the job of the document was to fetch a URL, and *out is one that does not: the same, or, where that runs, another. */
+must_use int job_instead_of_fetch(struct sqlite *db, struct arena *a, const struct store_document *d,
+                                  struct store_job *out, struct err *e);
 /* The document has another content by now. */
 must_use int job_fetch_nothing(struct sqlite *db, const struct uuid *job, struct err *e);
 /* Before a document goes: its jobs that are over go, too, and those under way end as cancelled. */

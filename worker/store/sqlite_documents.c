@@ -267,6 +267,16 @@ static int try_again(struct sqlite *db, struct create_call *c, struct err *e)
     return document_by_no(db, c->a, d->no, d, e);
 }
 
+/* The bytes that are there are wanted after all, and not what a URL leads to that its job was to fetch. */
+static int fetch_no_more(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    struct store_document *d = &c->doc;
+    int rc = job_instead_of_fetch(db, c->a, d, &c->job, e);
+    if (rc <= 0)
+        return rc;
+    return document_queue(db, d, &c->job.id, e) < 0 ? -1 : document_by_no(db, c->a, d->no, d, e);
+}
+
 /* A further version of the same bytes: what was made from them stays valid. */
 static int same_bytes_version(struct sqlite *db, struct create_call *c, struct err *e)
 {
@@ -364,7 +374,8 @@ static int upsert(struct sqlite *db, struct create_call *c, struct err *e)
     if (memcmp(&c->doc.sha256, &c->in->sha256, sizeof c->doc.sha256) != 0)
         return new_content(db, c, e);
     bool changed = take_over(&c->doc, c->in);
-    if ((changed && update_described(db, &c->doc, e) < 0) || try_again(db, c, e) < 0)
+    if ((changed && update_described(db, &c->doc, e) < 0) || try_again(db, c, e) < 0 ||
+        (uuid_is_zero(&c->job.id) && fetch_no_more(db, c, e) < 0))
         return -1;
     c->what = changed || !uuid_is_zero(&c->job.id) ? STORE_UPDATED : STORE_UNCHANGED;
     return 0;

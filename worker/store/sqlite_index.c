@@ -181,18 +181,24 @@ static int insert_chunks(struct sqlite *db, struct commit_call *c, const struct 
     return rc;
 }
 
-static int make_ready(struct sqlite *db, const struct store_document *d, const struct store_index_commit *in,
-                      struct err *e)
+/* What is told of it stays that of its newest job, which is another one when a URL was named meanwhile. */
+static int make_ready(struct sqlite *db, const struct store_document *d, const struct uuid *job,
+                      const struct store_index_commit *in, struct err *e)
 {
     int64_t tokens = 0;
     for (size_t i = 0; i < in->n; i++)
         tokens += in->chunks[i].tokens;
-    struct stmt *s = stmt_get(db, "UPDATE documents SET state = ?9, chunks = ?1, tokens = ?2, pages = ?3, title = ?4,"
-                                  " language = ?5, mime = ?6, progress_done = ?10, progress_total = ?1,"
-                                  " error_code = '', error_stage = '', error_message = '', error_page = 0,"
-                                  " indexed_version = content_version, indexings = indexings + 1,"
-                                  " version = version + 1, updated_us = ?7"
-                                  " WHERE no = ?8");
+    struct stmt *s = stmt_get(
+        db, "UPDATE documents SET chunks = ?1, tokens = ?2, pages = ?3, title = ?4,"
+            " language = ?5, mime = ?6, state = iif(job = ?11, ?9, state),"
+            " progress_done = iif(job = ?11, ?10, progress_done),"
+            " progress_total = iif(job = ?11, ?1, progress_total),"
+            " error_code = iif(job = ?11, '', error_code),"
+            " error_stage = iif(job = ?11, '', error_stage),"
+            " error_message = iif(job = ?11, '', error_message),"
+            " error_page = iif(job = ?11, 0, error_page), indexed_version = content_version, indexings = indexings + 1,"
+            " version = version + 1, updated_us = ?7"
+            " WHERE no = ?8");
     bind_i64(s, (int64_t)in->n);
     bind_i64(s, tokens);
     bind_i64(s, in->pages);
@@ -203,6 +209,7 @@ static int make_ready(struct sqlite *db, const struct store_document *d, const s
     bind_i64(s, d->no);
     bind_i64(s, in->vectors_due ? DOCUMENT_indexing : DOCUMENT_ready);
     bind_i64(s, in->vectors_due ? 0 : (int64_t)in->n);
+    bind_uuid(s, job);
     if (stmt_run(s, e) < 0)
         return -1;
     return document_show_chunks(db, d->no, e);
@@ -254,7 +261,8 @@ static int commit(struct sqlite *db, void *arg, struct err *e)
                          insert_text(db, c, d.no, SIZE_MAX - c->part, e) < 0 ||
                          insert_chunks(db, c, &d, collection, SIZE_MAX - c->chunk, e) < 0))
         return -1;
-    if (make_ready(db, &d, c->in, e) < 0 || (!c->in->vectors_due && document_want_vectors(db, &d, collection, e) < 0))
+    if (make_ready(db, &d, c->job, c->in, e) < 0 ||
+        (!c->in->vectors_due && document_want_vectors(db, &d, collection, e) < 0))
         return -1;
     return end_job(db, c, e); /* last, as in sqlite_lease.c */
 }

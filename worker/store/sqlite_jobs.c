@@ -112,6 +112,18 @@ int job_to_fetch(struct sqlite *db, struct arena *a, const struct store_document
     return stmt_run(s, e);
 }
 
+int job_instead_of_fetch(struct sqlite *db, struct arena *a, const struct store_document *d, struct store_job *out,
+                         struct err *e)
+{
+    struct store_job fetch;
+    int rc = job_find(db, a, &d->job, &fetch, e);
+    if (rc <= 0 || str_eq(fetch.payload, STR("{}")) || (fetch.state != JOB_queued && fetch.state != JOB_running))
+        return rc < 0 ? -1 : 0;
+    *out = fetch.state == JOB_queued ? fetch : ingest_job(d);
+    rc = fetch.state == JOB_queued ? job_fetch_nothing(db, &fetch.id, e) : job_insert(db, out, e);
+    return rc < 0 ? -1 : 1;
+}
+
 int job_fetch_nothing(struct sqlite *db, const struct uuid *job, struct err *e)
 {
     struct stmt *s = stmt_get(db, "UPDATE jobs SET payload = '{}' WHERE id = ? AND payload <> '{}'");

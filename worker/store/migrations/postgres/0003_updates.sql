@@ -33,6 +33,28 @@ BEGIN
     RETURN v_job;
 END $$;
 
+-- A job for a document whose bytes are wanted after all, and not what a URL leads to that its job was to fetch; NULL where
+-- that is not so. A fetch that runs learns that it is not the newest job.
+CREATE FUNCTION ragd_document_unfetch(d documents, p_collection uuid, p_new uuid) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    v_job uuid;
+    v_state bigint;
+BEGIN
+    SELECT id, state INTO v_job, v_state FROM jobs WHERE id = d.job AND state IN (0, 1) AND payload::text <> '{}' FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF v_state = 0 THEN
+        UPDATE jobs SET payload = '{}' WHERE id = v_job;
+    ELSE
+        v_job := p_new;
+        INSERT INTO jobs (id, type, document, collection, due_us, updated_us)
+            VALUES (p_new, 'ingest', d.id, p_collection, ragd_now(), ragd_now());
+    END IF;
+    UPDATE documents SET job = v_job, progress_done = 0, progress_total = 0 WHERE no = d.no;
+    PERFORM ragd_document_finish(d.id, v_job, 0, '', '', '', 0);
+    RETURN v_job;
+END $$;
+
 -- Creates or changes one document, in every case that is not the plain one (see DOCUMENT_INSERT in pg_create.c). `outcome` is
 -- 0 created, 1 duplicate, 2 updated, 3 unchanged; -1 no such collection, -2 another version, -3 refused: duplicate,
 -- -4 refused: external_id taken, -5 parts of the file are missing (`have` bytes are there), -6 nothing to match if_version.
@@ -125,7 +147,7 @@ BEGIN
             RETURN;
         END IF;
         IF d.no IS NOT NULL AND d.sha256 = p_sha THEN
-            job := ragd_document_again(d, p_collection, p_job);
+            job := coalesce(ragd_document_again(d, p_collection, p_job), ragd_document_unfetch(d, p_collection, p_job));
             outcome := 2;
             IF (p_title = '' OR p_title = d.title) AND (p_metadata = '' OR p_metadata = d.metadata::text)
                 AND (p_tags = '' OR p_tags = d.tags::text) THEN
@@ -182,4 +204,61 @@ BEGIN
             RETURN;
         END IF;
     END LOOP;
+END $$;
+
+-- As before, but what is told of the document stays that of its newest job, which is another one when a URL was named
+-- meanwhile.
+CREATE OR REPLACE FUNCTION ragd_index_commit(p_job uuid, p_owner uuid, p_version bigint, p_title text, p_language text, p_mime text,
+    p_pages bigint, p_texts bytea[], p_ids uuid[], p_chunk_texts text[], p_headings text[], p_shas bytea[],
+    p_tokens bigint[], p_page_nos bigint[], p_char_start bigint[], p_char_end bigint[], p_byte_start bigint[],
+    p_byte_end bigint[], p_tsv text[], p_pcs bigint[], p_pce bigint[], p_pbs bigint[], p_pbe bigint[], p_due boolean)
+RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    d record;
+    v_now bigint := ragd_now();
+    v_n bigint := cardinality(p_ids);
+BEGIN
+    IF p_due THEN
+        UPDATE jobs SET error_code = '', error_stage = '', error_message = '', updated_us = v_now, committed = p_version
+            WHERE id = p_job AND owner = p_owner AND state = 1;
+    ELSE
+        UPDATE jobs SET state = 2, error_code = '', error_stage = '', error_message = '', owner = NULL, due_us = 0,
+            finished_us = v_now, updated_us = v_now, stage = '', done = v_n, total = v_n, committed = p_version
+            WHERE id = p_job AND owner = p_owner AND state = 1;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN -3;
+    END IF;
+    SELECT x.no, x.id, x.collection, x.content_version INTO d
+        FROM jobs j JOIN documents x ON x.id = j.document JOIN collections c ON c.no = x.collection AND NOT c.deleted
+        WHERE j.id = p_job FOR UPDATE OF x
+        FOR KEY SHARE OF c; -- no space comes meanwhile that would miss this document, and be missed below
+    IF NOT FOUND THEN
+        RETURN -1;
+    ELSIF d.content_version <> p_version THEN
+        PERFORM ragd_job_requeue(p_job, d.id);
+        RETURN -5;
+    END IF;
+    PERFORM ragd_unindex(d.no);
+    INSERT INTO texts SELECT d.no << 20 | (t.i - 1), t.part FROM unnest(p_texts) WITH ORDINALITY t (part, i);
+    INSERT INTO chunks
+        SELECT d.no << 20 | (t.i - 1), t.id, t.body, t.headings::json, t.sha, t.tokens, t.page, t.cs, t.ce, t.bs, t.be,
+            p_due, coalesce(t.pcs, 0), coalesce(t.pce, 0), coalesce(t.pbs, 0), coalesce(t.pbe, 0)
+        FROM unnest(p_ids, p_chunk_texts, p_headings, p_shas, p_tokens, p_page_nos, p_char_start, p_char_end, p_byte_start,
+            p_byte_end, p_pcs, p_pce, p_pbs, p_pbe) WITH ORDINALITY
+            t (id, body, headings, sha, tokens, page, cs, ce, bs, be, pcs, pce, pbs, pbe, i);
+    INSERT INTO chunk_index
+        SELECT d.no << 20 | (t.i - 1), t.tokens, t.tsv::tsvector
+        FROM unnest(p_tokens, p_tsv) WITH ORDINALITY t (tokens, tsv, i);
+    UPDATE documents SET chunks = v_n, tokens = (SELECT coalesce(sum(n), 0) FROM unnest(p_tokens) n), pages = p_pages,
+        title = coalesce(nullif(p_title, ''), title), language = coalesce(nullif(p_language, ''), language),
+        mime = coalesce(nullif(p_mime, ''), mime), indexed_version = content_version, indexings = indexings + 1,
+        version = version + 1, updated_us = v_now WHERE no = d.no;
+    UPDATE documents SET state = CASE WHEN p_due THEN 4 ELSE 5 END, progress_done = CASE WHEN p_due THEN 0 ELSE v_n END,
+        progress_total = v_n, error_code = '', error_stage = '', error_message = '', error_page = 0
+        WHERE no = d.no AND job = p_job;
+    INSERT INTO vector_outbox (kind, collection_no, collection, generation, dim, document_no, document)
+        SELECT 2, v.collection, v.id, v.generation, v.dim, d.no, d.id FROM spaces v
+        WHERE v.collection = d.collection AND NOT p_due; -- whoever has no vectors to give leaves them to the outbox
+    RETURN 0;
 END $$;
