@@ -1,4 +1,5 @@
 #include "master/child.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "master/master.h"
 #include "master/signals.h"
@@ -44,7 +45,9 @@ static void close_others(const struct heritage *h)
     close_range(from, ~0U, 0);
 }
 
-/* As those that serve have said last, when they were asked for /readyz. */
+enum { NEWS_S = 60 }; /* probes ask more often */
+
+/* As those that serve have said last, and lately, when they were asked for /readyz. */
 static bool store_away(const struct master *m)
 {
     int64_t ok = 0, away = 0;
@@ -55,7 +58,7 @@ static bool store_away(const struct master *m)
         ok = s->store_ok_ns > ok ? s->store_ok_ns : ok;
         away = s->store_away_ns > away ? s->store_away_ns : away;
     }
-    return away > ok;
+    return away > ok && clock_ns() - away < NEWS_S * SEC;
 }
 
 void child_run(const struct master *m, const struct worker *w, int channel)

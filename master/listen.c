@@ -78,9 +78,12 @@ static int open_one(struct listen_set *set, struct address *a, const struct list
 {
     const struct bound *had = listen_find(old, a->key);
     if (had && !is_lost(had)) {
-        set->v[set->n++] = *had;
-        if (listen(had->l.fd, backlog) != 0) /* on a listening socket: only changes the backlog */
-            log_warn("cannot change the backlog of %s: %s", had->l.name, strerror(errno));
+        struct bound *b = &set->v[set->n++];
+        *b = *had;
+        if (listen(b->l.fd, backlog) == 0) /* on a listening socket: only changes the backlog */
+            b->rests = false;
+        else
+            log_warn("cannot listen on %s with another backlog: %s", b->l.name, strerror(errno));
         return 0;
     }
     if (a->paired && set->n && ((struct sockaddr_in *)&a->sa)->sin_port == 0)
@@ -226,12 +229,13 @@ void listen_rest(struct listen_set *set, const struct listen_set *keep)
 
 int listen_wake(struct listen_set *set, int backlog, struct err *e)
 {
+    int rc = 0;
     for (struct bound *b = set->v; b < set->v + set->n; b++) {
-        if (b->rests && listen(b->l.fd, backlog) != 0)
-            return err_errno(e, "cannot listen on %s again", b->l.name);
-        b->rests = false;
+        b->rests = b->rests && listen(b->l.fd, backlog) != 0;
+        if (b->rests)
+            rc = err_errno(e, "cannot listen on %s again", b->l.name);
     }
-    return 0;
+    return rc;
 }
 
 /* The remedy belongs to the message: it is read by somebody whose server does not start. */

@@ -92,7 +92,7 @@ const struct cli_command cli_commands[] = {
      "model\n"
      "                   is measured by words alone, as it is searched now\n"
      "  --promote        only: search a generation that was built with --no-promote,\n"
-     "                   or that --rollback went back from\n"
+     "                   or, of a collection that is named, the one that --rollback left\n"
      "  --rollback       only: search the previous generation again\n"
      "  --drop           only: forget the generations that are not searched\n"
      "  --json           print what became of each collection as JSON\n"

@@ -256,25 +256,25 @@ static int update_described(struct sqlite *db, struct store_document *d, struct 
     return stmt_run(s, e);
 }
 
+static int queue_document(struct sqlite *db, struct create_call *c, struct err *e)
+{
+    struct store_document *d = &c->doc;
+    return document_queue(db, d, &c->job.id, e) < 0 ? -1 : document_by_no(db, c->a, d->no, d, e);
+}
+
 /* What failed or was cancelled is tried again when its bytes come again. */
 static int try_again(struct sqlite *db, struct create_call *c, struct err *e)
 {
-    struct store_document *d = &c->doc;
-    if (d->state != DOCUMENT_failed && d->state != DOCUMENT_cancelled)
+    if (c->doc.state != DOCUMENT_failed && c->doc.state != DOCUMENT_cancelled)
         return 0;
-    if (job_for_document(db, c->a, d, &c->job, e) < 0 || document_queue(db, d, &c->job.id, e) < 0)
-        return -1;
-    return document_by_no(db, c->a, d->no, d, e);
+    return job_for_document(db, c->a, &c->doc, &c->job, e) < 0 ? -1 : queue_document(db, c, e);
 }
 
 /* The bytes that are there are wanted after all, and not what a URL leads to that its job was to fetch. */
 static int fetch_no_more(struct sqlite *db, struct create_call *c, struct err *e)
 {
-    struct store_document *d = &c->doc;
-    int rc = job_instead_of_fetch(db, c->a, d, &c->job, e);
-    if (rc <= 0)
-        return rc;
-    return document_queue(db, d, &c->job.id, e) < 0 ? -1 : document_by_no(db, c->a, d->no, d, e);
+    int rc = job_instead_of_fetch(db, c->a, &c->doc, &c->job, e);
+    return rc <= 0 ? rc : queue_document(db, c, e);
 }
 
 /* A further version of the same bytes: what was made from them stays valid. */
@@ -311,7 +311,15 @@ static int queue_again(struct sqlite *db, struct create_call *c, struct err *e)
     d->error_code = d->error_stage = d->error_message = STR("");
     d->job = c->job.id;
     c->what = STORE_UPDATED;
-    return update_described(db, d, e);
+    if (update_described(db, d, e) < 0)
+        return -1;
+    struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, state = 0, progress_done = 0, progress_total = 0,"
+                                  " error_code = '', error_stage = '', error_message = '', error_page = 0, job = ?"
+                                  " WHERE no = ?");
+    bind_str(s, d->filename);
+    bind_uuid(s, &d->job);
+    bind_i64(s, d->no);
+    return stmt_run(s, e);
 }
 
 /* Other bytes under a known external id. The old chunks are found until the new ones take their place. A job that is
@@ -327,17 +335,13 @@ static int new_content(struct sqlite *db, struct create_call *c, struct err *e)
     d->sha256 = in->sha256;
     d->bytes = in->bytes;
     d->content_version++;
-    struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, mime = ?, sha256 = ?, bytes = ?, state = 0,"
-                                  " progress_done = 0, progress_total = 0, error_code = '', error_stage = '',"
-                                  " error_message = '', error_page = 0, content_version = ?, content_us = ?, job = ?"
-                                  " WHERE no = ?");
-    bind_str(s, d->filename);
+    struct stmt *s = stmt_get(db, "UPDATE documents SET mime = ?, sha256 = ?, bytes = ?, content_version = ?,"
+                                  " content_us = ? WHERE no = ?");
     bind_str(s, d->mime);
     bind_sha(s, &d->sha256);
     bind_i64(s, d->bytes);
     bind_i64(s, d->content_version);
     bind_i64(s, d->updated_us);
-    bind_uuid(s, &d->job);
     bind_i64(s, d->no);
     return stmt_run(s, e);
 }
@@ -345,16 +349,8 @@ static int new_content(struct sqlite *db, struct create_call *c, struct err *e)
 /* What a URL leads to takes the place of the content only when it is there. */
 static int new_url(struct sqlite *db, struct create_call *c, struct err *e)
 {
-    struct store_document *d = &c->doc;
-    if (job_to_fetch(db, c->a, d, c->in->inline_bytes, &c->job, e) < 0 || queue_again(db, c, e) < 0)
-        return -1;
-    struct stmt *s = stmt_get(db, "UPDATE documents SET filename = ?, state = 0, progress_done = 0, progress_total = 0,"
-                                  " error_code = '', error_stage = '', error_message = '', error_page = 0, job = ?"
-                                  " WHERE no = ?");
-    bind_str(s, d->filename);
-    bind_uuid(s, &d->job);
-    bind_i64(s, d->no);
-    return stmt_run(s, e);
+    int rc = job_to_fetch(db, c->a, &c->doc, c->in->inline_bytes, &c->job, e);
+    return rc < 0 ? -1 : queue_again(db, c, e);
 }
 
 static int upsert(struct sqlite *db, struct create_call *c, struct err *e)
