@@ -159,12 +159,12 @@ static suspends int put_bytes(struct job_context *ctx, struct store_document_new
     return 0;
 }
 
-/* A client has named another URL meanwhile: what this one leads to must not take its place. */
+/* A client has sent something else meanwhile: what this URL leads to must not take its place. */
 static int newest(struct job_context *ctx, const struct store_document *d, struct err *e)
 {
     if (uuid_eq(&d->job, &ctx->job->id))
         return 0;
-    err_set(e, ERR_CONFLICT, "another job of the document fetches it now");
+    err_set(e, ERR_CONFLICT, "the document has a newer job");
     return permanent(ctx, "superseded");
 }
 
