@@ -44,7 +44,7 @@ def test_make_run_serves(tmp_path):
         if (ROOT / name).exists():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tmp_path / name)
-    shutil.copytree(os.path.dirname(BIN), tmp_path / "build", ignore=shutil.ignore_patterns("tests", "corpus"))
+    shutil.copytree(os.path.dirname(BIN), tmp_path / "build", ignore=shutil.ignore_patterns("tests", "corpus", "retrieval", "venv*"))
     port = free_port()
     (tmp_path / ".env").write_text(f"RAGD_SERVER_BIND=127.0.0.1:{port}\nRAGD_SERVER_WORKERS=1\n")
     keep = {k: v for k, v in clean_environ().items() if not k.startswith(("BUILD", "MAKE"))}
